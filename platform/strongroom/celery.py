@@ -1,0 +1,13 @@
+"""The Celery application: wake-ups only (settings/defaults.py, CELERY). Tasks are found in the rooms' tasks.py."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "strongroom.settings")
+
+app = Celery("strongroom")
+app.config_from_object("django.conf:settings.CELERY")
+app.autodiscover_tasks(["strongroom.jobs"])

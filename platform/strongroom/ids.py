@@ -1,0 +1,44 @@
+"""Identifiers as callers see them: prefix, `_`, 26 characters of lower-case Crockford base32 of a UUIDv7.
+
+The database holds the UUID; the prefix is cut off at the border. Parsing is strict: one text per id.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_VALUES = {character: value for value, character in enumerate(ALPHABET)}
+PREFIXES = frozenset({"job", "ds", "ver", "dep", "key", "pred", "mem", "req", "art", "ten", "mdl", "usr"})
+
+
+def new() -> UUID:
+    """A fresh UUIDv7 (RFC 9562): sorts by the time it was made."""
+    return uuid7()
+
+
+def base32(value: int, characters: int) -> str:
+    """`value` in Crockford's alphabet, most significant first, zero-padded to `characters`."""
+    return "".join(ALPHABET[value >> shift & 31] for shift in range(5 * (characters - 1), -1, -5))
+
+
+def text(prefix: str, value: UUID) -> str:
+    """`job_01k9zq6v8m3x5r2t7w4y0b1c2d`"""
+    return f"{prefix}_{base32(value.int, 26)}"
+
+
+def optional(prefix: str, value: UUID | None) -> str | None:
+    return None if value is None else text(prefix, value)
+
+
+def parse(prefix: str, given: str) -> UUID | None:
+    """The UUID of `given`, or None when it is not the one text form of an id with this prefix."""
+    head, _, tail = given.partition("_")
+    if head != prefix or len(tail) != 26 or not _VALUES.keys() >= set(tail):
+        return None
+    number = 0
+    for character in tail:
+        number = number << 5 | _VALUES[character]
+    return UUID(int=number) if number < 1 << 128 else None

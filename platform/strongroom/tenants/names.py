@@ -1,0 +1,21 @@
+"""The one rule for names that people give: tenants, data sets, models, deployments, jobs."""
+
+from __future__ import annotations
+
+import re
+
+from strongroom.errors import Invalid
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def check(field: str, name: object) -> str:
+    """The name, or Invalid: lower-case letters, digits and dashes, at most 63, the first no dash."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise Invalid.field(
+            f"/{field}",
+            "must be 1 to 63 lower-case letters, digits or dashes and begin with a letter or digit",
+            hint="for example 'digits'",
+            code="name",
+        )
+    return name

@@ -1,0 +1,82 @@
+"""Making tenants, members and operators; a tenant's limits. Higher rooms register what a new tenant needs from them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+
+from strongroom.errors import Conflict, Invalid
+from strongroom.tenants import names, scope
+from strongroom.tenants.models import Member, Role, Tenant, User
+
+DEFAULT_LIMITS: dict[str, int | None] = {
+    "max_running_jobs": 4,
+    "storage_bytes": 100 * 1024**3,
+    "upload_bytes": 10 * 1024**3,
+    "requests_per_second": None,
+}
+
+_on_created: list[Callable[[UUID], None]] = []
+
+
+def on_created(call: Callable[[UUID], None]) -> None:
+    """Registers what a higher room does for a new tenant, in the same transaction and the tenant's scope."""
+    _on_created.append(call)
+
+
+@dataclass(frozen=True, slots=True)
+class NewTenant:
+    tenant: Tenant
+    owner: Member
+    password: str | None  # None where the person had an account
+
+
+def create_tenant(name: str, owner_email: str, display_name: str = "") -> NewTenant:
+    """A tenant with its owner; the owner's account is made when missing. Conflict name_taken, Invalid."""
+    names.check("name", name)
+    email = _email(owner_email)
+    if Tenant.objects.filter(name=name).exists():
+        raise Conflict(f"a tenant named {name!r} exists; choose another name", code="name_taken")
+    tenant = Tenant(name=name, display_name=display_name)
+    with scope.tenant(tenant.id):
+        tenant.save()
+        user, password = _user(email)
+        owner = Member.objects.create(user=user, role=Role.OWNER)
+        for call in _on_created:
+            call(tenant.id)
+    return NewTenant(tenant, owner, password)
+
+
+def create_operator(email: str) -> tuple[User, str | None]:
+    """An account that may open the operator's site; the password where the account is new."""
+    user, password = _user(_email(email))
+    user.is_operator = True
+    user.save(update_fields=["is_operator"])
+    return user, password
+
+
+def limits(tenant: Tenant) -> dict[str, Any]:
+    """The tenant's limits, the defaults filled in."""
+    return DEFAULT_LIMITS | {key: value for key, value in tenant.limits.items() if key in DEFAULT_LIMITS}
+
+
+def _email(text: str) -> str:
+    email = text.strip().lower()
+    try:
+        validate_email(email)
+    except ValidationError:
+        raise Invalid.field("/email", f"must be an e-mail address, is {text!r}") from None
+    return email
+
+
+def _user(email: str) -> tuple[User, str | None]:
+    if (user := User.objects.filter(email=email).first()) is not None:
+        return user, None
+    password = secrets.token_urlsafe(18)
+    return User.objects.create_user(email, password), password
