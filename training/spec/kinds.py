@@ -1,0 +1,99 @@
+"""One document per kind of job: train and import are submitted; check and predict are made by uploads and /predictions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from training.spec.data import DatasetReference, Name, Section, Split
+from training.spec.model import Model
+from training.spec.problems import Planned
+from training.spec.resources import Register, Resources
+from training.spec.train import Export, Train
+
+Api = Literal["strongroom/v1"]
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class TrainSpec(Section):
+    """Learn from a data set and register what was learned."""
+
+    planned = ("preprocess", "privacy", "optimize", "evaluate", "search", "costs")
+
+    kind: Literal["train"] = "train"
+    api: Api = "strongroom/v1"
+    name: Name
+    task: Annotated[
+        Literal["classification", "regression"], Planned("multilabel", "forecast", "embedding", "generation")
+    ]
+    modality: Annotated[Literal["auto", "tabular", "image"], Planned("text", "audio")] = "auto"
+    target: Text = "label"
+    dataset: DatasetReference
+    split: Split = Split()
+    model: Model
+    train: Train = Train()
+    export: Export = Export()
+    resources: Resources = Resources()
+    register: Register = Register()
+
+    def filled(self) -> TrainSpec:
+        """Every default that depends on another field, written out: the stored spec alone repeats the run."""
+        choices = {"classification": "cross_entropy", "regression": "mse"}
+        loss = self.train.loss
+        if loss.name == "auto":
+            loss = loss.model_copy(update={"name": choices[self.task]})
+        split = self.split
+        if self.task == "regression" and split.method == "stratified":
+            split = split.model_copy(update={"method": "random"})
+        update = {
+            "train": self.train.model_copy(update={"loss": loss}),
+            "split": split,
+            "model": self.model.filled(),
+            "register": self.register.model_copy(update={"model": self.register.model or self.name}),
+        }
+        return self.model_copy(update=update)
+
+
+class ImportSpec(Section):
+    """Take in an ONNX file that was uploaded."""
+
+    kind: Literal["import"]
+    api: Api = "strongroom/v1"
+    name: Name
+    artefact: Annotated[str, Field(pattern=r"^art_[0-9a-hjkmnp-tv-z]{26}$")]
+    model: Name
+    task: Annotated[
+        Literal["classification", "regression", "embedding", "other"], Planned("multilabel", "forecast", "generation")
+    ]
+    classes: Annotated[list[Text], Field(min_length=2, max_length=100_000)] | None = None
+    resources: Resources = Resources()
+
+
+class CheckSpec(Section):
+    """Look through a data set that was uploaded; made by the upload."""
+
+    kind: Literal["check"]
+    api: Api = "strongroom/v1"
+    dataset: DatasetReference
+    resources: Resources = Resources()
+
+
+class PredictSpec(Section):
+    """Answer with a deployment what is too much to wait for; made by /predictions."""
+
+    kind: Literal["predict"]
+    api: Api = "strongroom/v1"
+    deployment: Name
+    dataset: DatasetReference | None = None
+    resources: Resources = Resources()
+
+
+Spec = TrainSpec | ImportSpec | CheckSpec | PredictSpec
+KINDS: dict[str, type[TrainSpec] | type[ImportSpec] | type[CheckSpec] | type[PredictSpec]] = {
+    "train": TrainSpec,
+    "import": ImportSpec,
+    "check": CheckSpec,
+    "predict": PredictSpec,
+}
+PLANNED_KINDS = ("finetune", "optimize", "evaluate", "explain", "export")
