@@ -1,0 +1,29 @@
+"""Sealed artefacts: what every stored byte of a tenant's data looks like (docs/formats/artefact.md), and its door.
+
+Knows the bytes, the keys of one artefact and a tenant's key pair. Knows no database, no storage, no Django and no
+key management service: callers bring descriptors, keys and what they expect to find.
+"""
+
+from sealing.errors import ArtefactCorrupt, SealingError, SourceChanged, WrongKey
+from sealing.layout import HEAD_BYTES, Identity, Segments
+from sealing.stream import SealReader, SealWriter, new_data_key, seal_file, seal_memory
+from sealing.wrapping import TenantKeyPair, generate_tenant_key, unwrap_data_key, wrap_data_key
+
+__all__ = [
+    "HEAD_BYTES",
+    "ArtefactCorrupt",
+    "Identity",
+    "SealReader",
+    "SealWriter",
+    "SealingError",
+    "Segments",
+    "SourceChanged",
+    "TenantKeyPair",
+    "WrongKey",
+    "generate_tenant_key",
+    "new_data_key",
+    "seal_file",
+    "seal_memory",
+    "unwrap_data_key",
+    "wrap_data_key",
+]
