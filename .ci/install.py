@@ -1,0 +1,65 @@
+"""Installs the locked packages into .venv by uv: `install.py cpu|gpu|dev`.
+
+uv does not read pip's configuration, so pip's find-links and indexes are passed on. Without a wheel of torch there, the
+CPU build is taken, not gigabytes of CUDA (unless the extra is gpu).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / ".venv" / "bin"
+
+
+def pip_setting(name: str) -> list[str]:
+    """The words of one of pip's settings, from its files and its environment."""
+    done = subprocess.run([BIN / "pip", "config", "list"], capture_output=True, text=True, check=False)
+    words: list[str] = []
+    for line in done.stdout.splitlines():
+        key, _, value = line.partition("=")
+        if key.split(".", 1)[-1] == name:
+            words += [w for w in value.strip("'\"").replace("\\n", " ").split() if w not in words]
+    return words
+
+
+def sources() -> list[str]:
+    """pip's sources as uv's options."""
+    options: list[str] = []
+    for name, option in (("find-links", "--find-links"), ("index-url", "--default-index"), ("extra-index-url", "--index")):
+        for place in pip_setting(name):
+            if not place.startswith("file://") or Path(place.removeprefix("file://")).exists():
+                options += [option, place]
+    return options
+
+
+def torch_at_hand() -> bool:
+    """Whether pip's find-links offer a wheel of torch."""
+    folders = [Path(place.removeprefix("file://")) for place in pip_setting("find-links")]
+    return any(folder.is_dir() and any(folder.glob("torch-*.whl")) for folder in folders)
+
+
+def install(*arguments: str, environment: dict[str, str] | None = None) -> None:
+    command = [str(BIN / "uv"), "pip", "install", "-q", "--python", str(BIN / "python"), *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | (environment or {}), check=False)
+    if done.returncode:
+        raise SystemExit(f"the packages could not be installed: {' '.join(arguments)}")
+
+
+def main(what: str) -> None:
+    options = [*sources(), "--index-strategy", "unsafe-best-match"]
+    if what == "dev":
+        install(*options, "-r", "requirements/dev.lock")
+        return
+    print("installing the locked packages into .venv …", flush=True)
+    cpu_only = {"UV_TORCH_BACKEND": "cpu"} if what == "cpu" and not torch_at_hand() else {}
+    install(*options, "-r", f"requirements/{what}.lock")
+    install(*options, "-r", "requirements/torch.lock", environment=cpu_only)
+    install(*options, "--no-deps", "--no-build-isolation", "-e", ".")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

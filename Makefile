@@ -1,0 +1,49 @@
+# Strongroom. `make` alone lists what there is; every target sets up what it needs first.
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRA ?= cpu
+
+.PHONY: help run test fast proof check bench fmt clean
+.DEFAULT_GOAL := help
+
+help:
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: .venv/ready ## everything on this machine: a real model trained, served and called; Ctrl-C ends it
+	@$(BIN)/python manage.py up --demo
+
+test: .venv/ready-dev ## every behaviour once, on real PostgreSQL, Redis and Chromium
+	@$(BIN)/python -m tests.servers --install
+	@$(BIN)/python -m pytest -m "not proof" -n 2 --dist loadgroup
+
+fast: .venv/ready-dev ## the quick part, < 20 s, no server
+	@STRONGROOM_TEST_MODE=embedded $(BIN)/python -m pytest -q -m "not slow and not proof" -n 2
+
+proof: .venv/ready-dev ## everything, deep: each fault 20 times, no limit
+	@$(BIN)/python -m tests.servers --install
+	@STRONGROOM_PROOF=1 $(BIN)/python -m pytest -m "proof or not proof"
+
+check: .venv/ready-dev ## format, lint, types, imports, drift; offline
+	@$(BIN)/python -m tests.check
+
+bench: .venv/ready-dev ## one table, and bench.json
+	@$(BIN)/python manage.py bench
+
+fmt: .venv/ready-dev ## format and mend what ruff can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix -q .
+
+clean: ## remove the environment; data in .strongroom stays
+	rm -rf .venv
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "python3 lacks venv: apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.9
+
+.venv/ready: .venv/bin/uv requirements/torch.lock requirements/$(EXTRA).lock pyproject.toml
+	@$(PYTHON) .ci/install.py $(EXTRA)
+	@touch $@
+
+.venv/ready-dev: .venv/ready requirements/dev.lock
+	@$(PYTHON) .ci/install.py dev
+	@touch $@
