@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRA ?= cpu
 
-.PHONY: help run test fast proof check bench fmt clean
+.PHONY: help run test fast proof check bench docs fmt clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,10 +24,13 @@ proof: .venv/ready-dev ## everything, deep: each fault 20 times, no limit
 	@STRONGROOM_PROOF=1 $(BIN)/python -m pytest -m "proof or not proof"
 
 check: .venv/ready-dev ## format, lint, types, imports, drift; offline
-	@$(BIN)/python -m tests.check
+	@$(BIN)/python .ci/check.py
 
 bench: .venv/ready-dev ## one table, and bench.json
 	@$(BIN)/python manage.py bench
+
+docs: .venv/ready-dev ## write the documents that come from the code
+	@$(BIN)/python .ci/generate.py
 
 fmt: .venv/ready-dev ## format and mend what ruff can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix -q .
