@@ -69,12 +69,6 @@ class TimedOut(JobError):
     code = "timed_out"
 
 
-class CheckpointUnusable(JobError):
-    """A checkpoint of another job, version of torch or number of threads: going on would not be the same run."""
-
-    code = "checkpoint_unusable"
-
-
 class DataRefused(JobError):
     """The data set is not what it says it is; finer codes are passed as `code` (`zip_entry_outside`, …)."""
 

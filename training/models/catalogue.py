@@ -48,7 +48,9 @@ def check(model: CatalogueModel | LayeredModel, shape: Shape, outputs: int) -> l
         if isinstance(model, LayeredModel):
             raise Misfit(f"/model/layers/{misfit.index}", misfit.message, misfit.hint) from None
         size = "×".join(str(side) for side in shape)
-        raise Misfit("/model/name", f"{model.name} does not fit data of shape {size}: {misfit.message}", "use mlp") from None
+        raise Misfit(
+            "/model/name", f"{model.name} does not fit data of shape {size}: {misfit.message}", "use mlp"
+        ) from None
     if answer != (outputs,):
         last = len(layers) - 1
         message = f"the last layer gives {'×'.join(map(str, answer))} values, the data need {outputs}"

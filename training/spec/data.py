@@ -16,7 +16,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 class Section(BaseModel):
     """What every object of the spec has in common: closed, frozen, strictly typed, finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
     planned: ClassVar[PlannedFields] = ()
 
 
@@ -29,7 +29,7 @@ class DatasetReference(Section):
 
 
 class Split(Section):
-    """Which rows train, which choose, which judge. `method` is stratified for classification, else random."""
+    """Which rows train, which choose, which judge; `stratified` goes by class, or by bands of a number."""
 
     planned = ("group_by", "time_by")
 

@@ -1,6 +1,6 @@
 """What a spec asks and its data set cannot give, found before a worker is taken: from the facts that the check wrote down.
 
-    contradictions(spec, facts) -> problems     # facts: a data-set version as the API shows it (native_bodies.md)
+contradictions(spec, facts) -> problems     # facts: a data-set version as the API shows it (native_bodies.md)
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def _network_fits(spec: TrainSpec, target: Mapping[str, Any], inputs: list[Mappi
     if spec.model.kind == "catalogue" and spec.model.name == "lenet" and image is None:
         yield Problem("/model/name", "model_modality", "lenet learns from images, the data set is tabular", "use mlp")
         return
-    shape = tuple(image["shape"]) if image is not None else (1,)  # any width of a table fits: linear takes what there is
+    shape = (
+        tuple(image["shape"]) if image is not None else (1,)
+    )  # any width of a table fits: linear takes what there is
     try:
         check(spec.model, shape, len(classes or ()) if spec.task == "classification" else 1)
     except Misfit as misfit:

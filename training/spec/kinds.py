@@ -35,7 +35,7 @@ class TrainSpec(Section):
     train: Train = Train()
     export: Export = Export()
     resources: Resources = Resources()
-    register: Register = Register()
+    register_: Register = Field(default=Register(), alias="register")  # every class has a `register`: ABCMeta's
 
     def filled(self) -> TrainSpec:
         """Every default that depends on another field, written out: the stored spec alone repeats the run."""
@@ -43,14 +43,10 @@ class TrainSpec(Section):
         loss = self.train.loss
         if loss.name == "auto":
             loss = loss.model_copy(update={"name": choices[self.task]})
-        split = self.split
-        if self.task == "regression" and split.method == "stratified":
-            split = split.model_copy(update={"method": "random"})
         update = {
             "train": self.train.model_copy(update={"loss": loss}),
-            "split": split,
             "model": self.model.filled(),
-            "register": self.register.model_copy(update={"model": self.register.model or self.name}),
+            "register_": self.register_.model_copy(update={"model": self.register_.model or self.name}),
         }
         return self.model_copy(update=update)
 

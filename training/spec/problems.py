@@ -121,7 +121,7 @@ def nearest(word: object, names: Iterable[object]) -> str | None:
     for name in known:
         if written and (name.endswith("/" + written) or name.replace("_", "") == written.replace("_", "")):
             return name
-    found = difflib.get_close_matches(written, known, 1)
+    found = difflib.get_close_matches(written, known, 1) if len(written) > 1 else []
     return found[0] if found else None
 
 

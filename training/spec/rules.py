@@ -71,7 +71,7 @@ class Document:
 def _item(value: Any, key: str | int) -> Any:
     if isinstance(value, dict):
         return value.get(key, _ABSENT)
-    if isinstance(value, list) and isinstance(key, int) and key < len(value):
+    if isinstance(value, list) and isinstance(key, int) and 0 <= key < len(value):
         return value[key]
     return _ABSENT
 
@@ -86,12 +86,9 @@ def _loss_fits_task(spec: Document) -> Iterator[Problem]:
 def _fractions_add_up(spec: Document) -> Iterator[Problem]:
     total = sum(spec.get("split", "fractions"))
     if abs(total - 1) > 1e-6:
-        yield Problem("/split/fractions", "split_sum", f"must add up to 1, add up to {total:g}", "such as 0.7, 0.15, 0.15")
-
-
-def _stratified_needs_classes(spec: Document) -> Iterator[Problem]:
-    if spec.given("split", "method") and spec.get("split", "method") == "stratified" and spec.get("task") == "regression":
-        yield Problem("/split/method", "split_task", "'stratified' needs classes, a regression has none", "use random")
+        yield Problem(
+            "/split/fractions", "split_sum", f"must add up to 1, add up to {total:g}", "such as 0.7, 0.15, 0.15"
+        )
 
 
 def _momentum_belongs_to_sgd(spec: Document) -> Iterator[Problem]:
@@ -162,7 +159,9 @@ def _last_layer_answers(spec: Document) -> Iterator[Problem]:
         what = "the loss and the export add what follows the last linear layer"
         yield Problem(f"/model/layers/{last}/op", "last_layer", f"the last layer must be linear, is {op}", what)
     elif op == "linear" and spec.get("task") == "regression" and (out := spec.get("model", "layers", last, "out")) != 1:
-        yield Problem(f"/model/layers/{last}/out", "outputs_task", f"a regression has 1 output, not {out}", "set it to 1")
+        yield Problem(
+            f"/model/layers/{last}/out", "outputs_task", f"a regression has 1 output, not {out}", "set it to 1"
+        )
 
 
 def _classes_need_classification(spec: Document) -> Iterator[Problem]:
@@ -184,7 +183,6 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "train": (
         _loss_fits_task,
         _fractions_add_up,
-        _stratified_needs_classes,
         _momentum_belongs_to_sgd,
         _nesterov_needs_momentum,
         _betas_belong_to_adamw,
@@ -212,6 +210,10 @@ def _heard(rule: Rule, view: Document) -> list[Problem]:
     try:
         for problem in rule(view):
             problems.append(problem)
-    except (Unreadable, TypeError, KeyError):  # TypeError, KeyError: a faulty value inside a list that a rule sums or looks up
+    except (
+        Unreadable,
+        TypeError,
+        KeyError,
+    ):  # TypeError, KeyError: a faulty value inside a list that a rule sums or looks up
         pass
     return problems

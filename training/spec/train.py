@@ -67,7 +67,7 @@ class Export(Section):
     """What the trained network is written as."""
 
     formats: Annotated[
-        list[Annotated[Literal["onnx"], Planned("tflite", "torch_export")]], Field(min_length=1, max_length=1)
+        list[Annotated[Literal["onnx"], Planned("tflite", "torch_export")]], Field(min_length=1, max_length=3)
     ] = ["onnx"]
     opset: Annotated[Literal[20], Planned(18, 19, 21, 22, 23)] = 20
     parity: Parity = Parity()

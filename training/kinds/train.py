@@ -1,0 +1,231 @@
+"""The kind `train`: rows and a spec in, a model that can be served and what is known about it out.
+
+Reads straight down: parts, preprocessing, network, loop, evaluation, export, proof. From outside it needs the rows, the last
+checkpoint if there is one, and four functions; `run` at the end wires them to the channel, which knows keys and seals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from training import checkpoint, preprocess
+from training.data import Array, Data, Indices, split
+from training.data.feed import Feed
+from training.errors import DatasetContradictsSpec
+from training.evaluate import Score
+from training.export import OUTPUTS, PARITY_ROWS, prove, rows_of, to_onnx
+from training.loop import Control, Loop, Parts, Progress, Watch
+from training.losses import criterion
+from training.models.catalogue import Misfit, network
+from training.models.network import Served
+from training.spec import TrainSpec, sha256
+
+Result = TypeVar("Result")
+LOOK_SECONDS = 0.05
+ENCODED_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a training asks of its surroundings. `keep` seals a checkpoint's bytes and what is to be said about it."""
+
+    control: Callable[[], Control]
+    progress: Callable[[Progress], None]
+    log: Callable[[str], None]
+    keep: Callable[[memoryview, dict[str, int]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The served file, and the facts that travel beside it (the artefact `result` of contracts/processes.md)."""
+
+    model: bytes
+    facts: dict[str, Any]
+
+
+def train(
+    spec: TrainSpec, data: Data, outside: Outside, resume: bytes | bytearray | None = None, threads: int = 1
+) -> Trained:
+    """One training from rows to a proved model; JobError where that is not possible."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(spec.train.deterministic)
+    training = _Training(spec, data, outside)
+    if resume is not None:
+        training.go_on(resume)
+    training.loop.run()
+    return training.finish()
+
+
+class _Training:
+    """The parts of one training, made in the order in which they depend on each other."""
+
+    def __init__(self, spec: TrainSpec, data: Data, outside: Outside) -> None:
+        self.spec, self.data, self.log = spec, data, outside.log
+        self.origin = checkpoint.Origin.here(sha256(spec))
+        rows, self.validation, test = split(data, spec.split.model_dump())
+        self.parts = Parts(*(torch.from_numpy(part) for part in (rows, self.validation, test)))
+        self.preprocess = preprocess.fit(data, rows)
+        self.output = OUTPUTS[spec.task]
+        if self.output in self.preprocess.names:
+            raise DatasetContradictsSpec(f"the column {self.output!r} is named like the model's output", "rename it")
+        self.classes = None if data.classes is None else len(data.classes)
+        self.scale = None if data.classes is not None else _scale(data.target[rows])
+        torch.manual_seed(spec.train.seed)
+        self.body = self._network()
+        whole, feed = self._feed()
+        self.loop = Loop(
+            spec.train,
+            network=whole,
+            body=self.body,
+            feed=feed,
+            parts=self.parts,
+            criterion=criterion(spec.train.loss.name, spec.task),
+            classes=self.classes,
+            watch=Watch(outside.control, outside.progress, outside.log, self._keeping(outside)),
+            max_seconds=spec.resources.max_seconds,
+        )
+        sizes = ", ".join(str(len(part)) for part in (rows, self.validation, test))
+        self.log(f"rows to train, validate and test: {sizes}; parameters: {self.parameters}")
+
+    def _network(self) -> nn.Module:
+        try:
+            return network(self.spec.model, self.preprocess.input_shape, self.classes or 1)
+        except Misfit as misfit:
+            raise DatasetContradictsSpec(f"{misfit.path}: {misfit.message}", misfit.hint) from None
+
+    def _feed(self) -> tuple[nn.Module, Feed]:
+        """What is applied to the feed's rows: the body alone where all preprocessed rows fit into a quarter of the memory."""
+        encoded = self.preprocess.encode(self.data.inputs)
+        target = torch.from_numpy(self.data.target)
+        if self.scale is not None:
+            mean, deviation = self.scale
+            target = ((target.double() - mean) / deviation).float()
+        size_bytes = 4 * self.data.rows * int(np.prod(self.preprocess.input_shape))
+        if size_bytes > self.spec.resources.memory_bytes // 4:
+            return nn.Sequential(self.preprocess, self.body), Feed(encoded, target)
+        ready = torch.empty(self.data.rows, *self.preprocess.input_shape)
+        with torch.inference_mode():
+            for first in range(0, self.data.rows, ENCODED_ROWS):
+                rows = slice(first, first + ENCODED_ROWS)
+                ready[rows] = self.preprocess(*(one[rows] for one in encoded))
+        return self.body, Feed((ready,), target)
+
+    def _keeping(self, outside: Outside) -> Callable[[dict[str, Any]], None]:
+        def keep(state: dict[str, Any]) -> None:
+            epoch, step = state["at"]
+            outside.keep(checkpoint.pack(state, self.origin), {"epoch": epoch, "step": step})
+
+        return keep
+
+    def go_on(self, resume: bytes | bytearray) -> None:
+        """From the checkpoint; from the start, and saying so, where it is not of this very run."""
+        state, difference = checkpoint.unpack(resume, self.origin)
+        if state is None:
+            self.log(f"the checkpoint cannot be continued bit for bit ({difference}): the training starts again")
+            return
+        self.loop.restore(state)
+        self.log(f"goes on from epoch {self.loop.epoch}, step {self.loop.done} of {self.loop.steps}")
+
+    # ---- after the loop
+
+    def finish(self) -> Trained:
+        """Each part judged once on the weights that count; the file, proved on the validation part."""
+        parts = {"train": self.parts.train, "validation": self.parts.validation, "test": self.parts.test}
+        scores = {name: self.loop.evaluate(part) for name, part in parts.items()}
+        model, signature = while_watching(self._export, self.loop.obey)
+        return Trained(model, self._facts(scores, signature))
+
+    def _export(self) -> tuple[bytes, dict[str, Any]]:
+        served = Served(self.preprocess, self.body, self.scale).eval()
+        rows = self.validation[:PARITY_ROWS]
+        raw = rows_of(self.data.inputs, self.preprocess.inputs, rows)
+        encoded = self.preprocess.encode(raw)
+        with torch.inference_mode():
+            expected = served(*encoded).numpy()
+        example = [torch.cat([one, one])[:2].clone() for one in encoded]  # the exporter takes one row for a fixed axis
+        graph = to_onnx(served, example, self.preprocess.names, self.output, self.spec.export.opset)
+        model = preprocess.glue(self.preprocess, graph).SerializeToString()
+        unit = 1.0 if self.scale is None else self.scale[1]
+        worst = prove(model, raw, expected, self.spec.export.parity, unit)
+        self.log(f"exported {len(model)} bytes; on {len(rows)} rows the largest difference is {worst:.2g}")
+        shape = [-1, self.classes or 1]
+        signature = {
+            "inputs": self.preprocess.inputs,
+            "outputs": [{"name": self.output, "datatype": "FP32", "shape": shape}],
+            "classes": self.data.classes,
+            "task": self.spec.task,
+            "columns": self.preprocess.columns,
+        }
+        return model, signature
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.body.parameters())
+
+    def _facts(self, scores: dict[str, Score], signature: dict[str, Any]) -> dict[str, Any]:
+        metrics = {name: value for part, score in scores.items() for name, value in score.named(part).items()}
+        best = self.loop.best
+        return {
+            "task": self.spec.task,
+            "signature": signature,
+            "metrics": metrics,
+            "evaluation": {
+                "confusion": scores["test"].confusion,
+                "parts": {name: {"confusion": score.confusion} for name, score in scores.items()},
+                "rows": {name: len(part) for name, part in zip(scores, self._indices(), strict=True)},
+                "epochs": self.loop.epoch,
+                "best_epoch": None if best is None else best.epoch,
+            },
+            "parameters": self.parameters,
+            "weights_sha256": weights_sha256(self.body),
+            "torch_version": self.origin.torch_version,
+            "threads": self.origin.threads,
+        }
+
+    def _indices(self) -> tuple[torch.Tensor, ...]:
+        return (self.parts.train, self.parts.validation, self.parts.test)
+
+
+def _scale(target: Array | Indices) -> tuple[float, float]:
+    """Mean and deviation of a regression's target on the training part; a constant one is left as it is."""
+    values = target.astype(np.float64)
+    deviation = float(values.std())
+    return float(values.mean()), deviation if deviation > 0 else 1.0
+
+
+def weights_sha256(body: nn.Module) -> str:
+    """SHA-256 over names and little-endian values of the weights, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(body.state_dict().items()):
+        digest.update(name.encode() + b"\0")
+        digest.update(value.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def while_watching(work: Callable[[], Result], look: Callable[[], None]) -> Result:
+    """Runs `work` in a second thread, so that an end that is asked for need not wait for it; `look` raises then."""
+    found: list[Result] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:  # handed to the waiting thread, all of it
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="export", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        look()
+        thread.join(LOOK_SECONDS)
+    if failed:
+        raise failed[0]
+    return found[0]

@@ -1,0 +1,34 @@
+"""What the optimizer minimises: the mean over the rows of a batch, from raw scores and targets. One function per name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+
+Criterion: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def cross_entropy(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of the right class."""
+    return F.cross_entropy(scores, target)
+
+
+def class_mse(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Squared distance of the probabilities from the right class's one (Brier's score over the number of classes)."""
+    wanted = F.one_hot(target, scores.shape[1]).to(scores.dtype)
+    return F.mse_loss(torch.softmax(scores, dim=1), wanted)
+
+
+def value_mse(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Squared distance from the standardised target."""
+    return F.mse_loss(scores.squeeze(1), target)
+
+
+def criterion(name: str, task: str) -> Criterion:
+    """The loss of a spec, `auto` being resolved already."""
+    if name == "cross_entropy":
+        return cross_entropy
+    return class_mse if task == "classification" else value_mse
