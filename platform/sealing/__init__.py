@@ -6,7 +6,7 @@ key management service: callers bring descriptors, keys and what they expect to 
 
 from sealing.errors import ArtefactCorrupt, SealingError, SourceChanged, WrongKey
 from sealing.layout import HEAD_BYTES, Identity, Segments
-from sealing.stream import SealReader, SealWriter, new_data_key, seal_file, seal_memory
+from sealing.stream import SealReader, SealWriter, inspect, new_data_key, seal_file, seal_memory
 from sealing.wrapping import TenantKeyPair, generate_tenant_key, unwrap_data_key, wrap_data_key
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "TenantKeyPair",
     "WrongKey",
     "generate_tenant_key",
+    "inspect",
     "new_data_key",
     "seal_file",
     "seal_memory",

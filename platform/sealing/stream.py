@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -112,6 +113,7 @@ class SealWriter:
         self.header_tag = head.tag
         self.size_bytes = 0
         self.stored_bytes = 0
+        self.complete = False
         self._write, self._cipher = write, head.cipher
         self._plain = memoryview(bytearray((1 << segment_log2) - GCM_TAG_BYTES))
         self._sealed = memoryview(bytearray(1 << segment_log2))
@@ -141,6 +143,7 @@ class SealWriter:
         self._must_be_open()
         self._seal(self._plain[: self._filled], last=True)
         self._open = False
+        self.complete = True
 
     def _must_be_open(self) -> None:
         if not self._open:
@@ -244,6 +247,34 @@ def _seal_side_by_side(
     return head.tag
 
 
+def inspect(descriptor: int, identity: Identity, *, header_tag: bytes, stored_bytes: int) -> Segments:
+    """Everything that opening checks without a key, for who takes over a file that another has sealed."""
+    head = _expected_head(descriptor, identity, header_tag)
+    return _expected_segments(descriptor, head, identity.artefact, stored_bytes)
+
+
+def _expected_head(descriptor: int, identity: Identity, header_tag: bytes) -> bytes:
+    head = os.pread(descriptor, HEAD_BYTES, 0)
+    log2 = head[SEGMENT_LOG2_OFFSET] if len(head) == HEAD_BYTES else 0
+    if (
+        log2 not in SEGMENT_LOG2
+        or head[:IDENTITY_BYTES] != identity.header(log2)
+        or head[STREAM_OFFSET] != STREAM_HEADER_BYTES
+        or not hmac.compare_digest(head[IDENTITY_BYTES:STREAM_OFFSET], header_tag)
+    ):
+        raise ArtefactCorrupt(identity.artefact)
+    return head
+
+
+def _expected_segments(descriptor: int, head: bytes, artefact: UUID, stored_bytes: int) -> Segments:
+    if os.fstat(descriptor).st_size != stored_bytes:
+        raise ArtefactCorrupt(artefact)
+    plan = Segments.of_stored(head[SEGMENT_LOG2_OFFSET], stored_bytes)
+    if not plan.is_valid:
+        raise ArtefactCorrupt(artefact, plan.last)
+    return plan
+
+
 class SealReader:
     """An opened artefact on a descriptor: random access by pread, shared freely between threads.
 
@@ -256,13 +287,12 @@ class SealReader:
         self, descriptor: int, data_key: bytes, identity: Identity, *, header_tag: bytes, stored_bytes: int
     ) -> None:
         self._descriptor, self._artefact = descriptor, identity.artefact
-        head = os.pread(descriptor, HEAD_BYTES, 0)
-        self._cipher, segment_log2 = self._checked_head(head, data_key, identity, header_tag)
-        self._plan = Segments.of_stored(segment_log2, stored_bytes)
-        if os.fstat(descriptor).st_size != stored_bytes:
+        head = _expected_head(descriptor, identity, header_tag)
+        header, stream_header = head[:IDENTITY_BYTES], head[STREAM_OFFSET:]
+        if not hmac.compare_digest(header_tag, _header_tag(data_key, header, stream_header)):
             raise ArtefactCorrupt(self._artefact)
-        if not self._plan.is_valid:
-            raise ArtefactCorrupt(self._artefact, self._plan.last)
+        self._cipher = _Cipher(data_key, header, stream_header)
+        self._plan = _expected_segments(descriptor, head, identity.artefact, stored_bytes)
         self.size_bytes = self._plan.size_bytes
         self._spare: list[memoryview] = []  # buffers at rest; append and pop are atomic
         self._through_buffer(self._plan.last, lambda plain: None)
@@ -304,19 +334,6 @@ class SealReader:
     def file(self) -> io.RawIOBase:
         """The plaintext as a seekable read-only file, for zipfile and csv; one thread at a time."""
         return _PlainFile(self, self._plan)
-
-    def _checked_head(self, head: bytes, data_key: bytes, identity: Identity, header_tag: bytes) -> tuple[_Cipher, int]:
-        log2 = head[SEGMENT_LOG2_OFFSET] if len(head) == HEAD_BYTES else 0
-        header, tag, stream_header = head[:IDENTITY_BYTES], head[IDENTITY_BYTES:STREAM_OFFSET], head[STREAM_OFFSET:]
-        if (
-            log2 not in SEGMENT_LOG2
-            or header != identity.header(log2)
-            or stream_header[0] != STREAM_HEADER_BYTES
-            or not hmac.compare_digest(tag, header_tag)
-            or not hmac.compare_digest(tag, _header_tag(data_key, header, stream_header))
-        ):
-            raise ArtefactCorrupt(identity.artefact)
-        return _Cipher(data_key, header, stream_header), log2
 
     def _clipped(self, view: memoryview, offset: int) -> memoryview:
         if offset < 0:

@@ -5,7 +5,7 @@ import random
 from uuid import uuid4
 
 import pytest
-from sealing import ArtefactCorrupt, Identity, SealReader
+from sealing import ArtefactCorrupt, Identity, SealReader, inspect
 from sealing.stream import _Cipher, _derive, _header_tag, _new_stream_header
 
 from tests.sealing import independent
@@ -216,3 +216,18 @@ def test_a_refusal_tells_the_artefact_and_the_segment_and_nothing_else() -> None
     refusal = refused(flipped(sealed(b"secret weights"), 8 * 140))
     assert refusal.__cause__ is None
     assert refusal.__context__ is None
+
+
+def test_who_has_no_key_can_still_tell_that_a_file_is_what_its_sealer_says() -> None:
+    stored = sealed(bytes(FOUR_SEGMENTS))
+    with descriptor_of(stored) as descriptor:
+        assert (
+            inspect(descriptor, MODEL, header_tag=stored[64:96], stored_bytes=len(stored)).size_bytes == FOUR_SEGMENTS
+        )
+        for identity, tag, length in (
+            (Identity(TENANT, uuid4(), "model"), stored[64:96], len(stored)),
+            (MODEL, bytes(32), len(stored)),
+            (MODEL, stored[64:96], len(stored) - 1),
+        ):
+            with pytest.raises(ArtefactCorrupt):
+                inspect(descriptor, identity, header_tag=tag, stored_bytes=length)

@@ -88,7 +88,9 @@ def test_a_target_that_takes_nothing_fails_the_sealing() -> None:
 
 def test_a_closed_sealing_takes_nothing_more() -> None:
     writer = SealWriter(lambda piece: None, KEY, MODEL)
+    assert not writer.complete
     writer.close()
+    assert writer.complete
     with pytest.raises(ValueError, match="has ended"):
         writer.write(b"more")
     with pytest.raises(ValueError, match="has ended"):

@@ -110,7 +110,7 @@ class Migration(migrations.Migration):
                 ('attempt', models.PositiveIntegerField()),
                 ('at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('level', models.CharField(max_length=8)),
-                ('text', strongroom.vault.fields.SealedJSON()),
+                ('text', strongroom.vault.fields.SealedJSON(bound_to='job_id')),
                 ('job', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='log', to='jobs.job')),
                 ('tenant', models.ForeignKey(editable=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant')),
             ],
