@@ -78,6 +78,7 @@ class Attempt(Owned):
     usage = models.JSONField(null=True)
     checkpoint_artefact = models.ForeignKey(Artefact, models.SET_NULL, null=True, related_name="+")
     checkpoint_step = models.BigIntegerField(null=True)
+    previous_artefact = models.ForeignKey(Artefact, models.SET_NULL, null=True, related_name="+")
 
     class Meta(Owned.Meta):
         constraints = [models.UniqueConstraint(fields=["job", "number"], name="attempt_once")]
@@ -102,7 +103,15 @@ class LogLine(Numbered):
     attempt = models.PositiveIntegerField()
     at = models.DateTimeField(default=timezone.now)
     level = models.CharField(max_length=8)
-    text = SealedJSON()
+    text = SealedJSON(bound_to="job_id")
 
     class Meta(Numbered.Meta):
         indexes = [models.Index(fields=["job", "id"], name="logline_by_job")]
+
+
+class Lease(models.Model):
+    """Who sweeps: any number of schedulers may run, the holder acts until `until`. No tenant's."""
+
+    name = models.CharField(max_length=20, primary_key=True)
+    holder = models.UUIDField(null=True)
+    until = models.DateTimeField(null=True)
