@@ -1,0 +1,195 @@
+"""What an ONNX file may be: a graph of standard operators with all its weights inside, of bounded size.
+
+Looks at every node, tensor and nested graph; runs nothing. The versions are those that ONNX Runtime 1.32 serves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
+from onnx import TensorProto
+
+from training.errors import ImportRefused
+
+MOST_BYTES = 2**31 - 1  # protobuf's own bound of one message
+MOST_NODES = 100_000
+MOST_DEPTH = 16
+IR_VERSIONS = range(3, 15)
+DOMAINS = {"": range(7, 29), "ai.onnx": range(7, 29), "ai.onnx.ml": range(1, 6)}
+_EXPORT = "export it again, by torch.onnx.export or skl2onnx for instance"
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+_FOREIGN = {
+    b"PK\x03\x04": "it is a zip: a checkpoint of torch is no graph; export it by torch.onnx.export",
+    b"\x80": "it is a pickle, which is never opened; export the model by torch.onnx.export or skl2onnx",
+    b"\x89HDF": "it is an HDF5 file; convert it by tf2onnx",
+    b"GGUF": "it is a GGUF file; language models are taken in elsewhere",
+}
+
+
+def check(data: bytes | bytearray) -> onnx.ModelProto:
+    """The model, after every rule; ImportRefused names the first one broken."""
+    model = _parsed(bytes(data))
+    _check_versions(model)
+    _check_parts(model)
+    _check_graph(model)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as problem:
+        raise ImportRefused(f"the graph is not valid: {brief(problem)}", _EXPORT, code="onnx_invalid") from None
+    return model
+
+
+def brief(problem: Exception) -> str:
+    """The first line of what a library says, shortened."""
+    line = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+    return line[:300]
+
+
+def _parsed(data: bytes) -> onnx.ModelProto:
+    if len(data) > MOST_BYTES:
+        raise ImportRefused(
+            f"the file has {len(data)} bytes", f"{MOST_BYTES} are the most of one ONNX file", code="onnx_too_large"
+        )
+    for start, hint in _FOREIGN.items():
+        if data.startswith(start):
+            raise ImportRefused("the file is not ONNX", hint, code="onnx_unreadable")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except (DecodeError, RecursionError):
+        raise ImportRefused("the file is not ONNX, or ends early", _EXPORT, code="onnx_unreadable") from None
+    if not model.HasField("graph") or not model.graph.node:
+        raise ImportRefused("the file holds no graph", _EXPORT, code="onnx_unreadable")
+    return model
+
+
+def _check_versions(model: onnx.ModelProto) -> None:
+    if model.ir_version not in IR_VERSIONS:
+        raise ImportRefused(
+            f"the IR version is {model.ir_version}",
+            f"{IR_VERSIONS[0]} to {IR_VERSIONS[-1]} are served",
+            code="onnx_ir_version",
+        )
+    seen: set[str] = set()
+    for entry in model.opset_import:
+        versions = DOMAINS.get(entry.domain)
+        if versions is None:
+            raise _foreign_domain(entry.domain)
+        if entry.version not in versions:
+            raise ImportRefused(
+                f"opset {entry.version} of {entry.domain or 'ai.onnx'} is not known",
+                f"export it with opset {versions[0]} to {versions[-1]}",
+                code="onnx_opset",
+            )
+        name = entry.domain or "ai.onnx"
+        if name in seen:
+            raise ImportRefused(f"the opset of {name} is given twice", _EXPORT, code="onnx_opset")
+        seen.add(name)
+    if "ai.onnx" not in seen:
+        raise ImportRefused("no opset is given", _EXPORT, code="onnx_opset")
+
+
+def _foreign_domain(domain: str) -> ImportRefused:
+    return ImportRefused(
+        f"operators of the domain {domain[:80]!r} are not served",
+        "use operators of ai.onnx and ai.onnx.ml only",
+        code="onnx_domain",
+    )
+
+
+def _check_parts(model: onnx.ModelProto) -> None:
+    if model.functions:
+        raise ImportRefused(
+            f"the file defines {len(model.functions)} functions of its own",
+            "inline them: onnx.inliner.inline_local_functions(model)",
+            code="onnx_functions",
+        )
+    if model.training_info:
+        raise ImportRefused("the file holds a training graph", "export it for inference", code="onnx_training")
+
+
+@dataclass(slots=True)
+class _Count:
+    nodes: int = 0
+
+
+def _check_graph(model: onnx.ModelProto) -> None:
+    versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    count = _Count()
+    for graph in _graphs(model.graph, count, 0):
+        for tensor in _tensors(graph):
+            if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
+                raise ImportRefused(
+                    f"the weights {tensor.name[:80]!r} lie outside the file",
+                    "save it as one file: onnx.save(model, path, save_as_external_data=False)",
+                    code="onnx_external_data",
+                )
+        for node in graph.node:
+            _check_operator(node, versions)
+
+
+def _graphs(graph: onnx.GraphProto, count: _Count, depth: int) -> Iterator[onnx.GraphProto]:
+    """The graph and all within it; nodes are counted before anything is done with them."""
+    count.nodes += len(graph.node)
+    if count.nodes > MOST_NODES:
+        raise ImportRefused(f"there are over {MOST_NODES} nodes", "export a smaller graph", code="onnx_too_many_nodes")
+    if depth > MOST_DEPTH:
+        raise ImportRefused("graphs are nested too deep", f"{MOST_DEPTH} levels at most", code="onnx_nested")
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g, count, depth + 1)
+            for inner in attribute.graphs:
+                yield from _graphs(inner, count, depth + 1)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
+def _check_operator(node: onnx.NodeProto, versions: dict[str, int]) -> None:
+    domain = node.domain or "ai.onnx"
+    if domain not in DOMAINS:
+        raise _foreign_domain(node.domain)
+    if domain not in versions:
+        raise ImportRefused(f"no opset is given for {domain}, which the graph uses", _EXPORT, code="onnx_opset")
+    try:
+        schema = onnx.defs.get_schema(node.op_type, versions[domain], "" if domain == "ai.onnx" else domain)
+        known = not schema.deprecated
+    except onnx.defs.SchemaError:
+        known = False
+    if not known:
+        raise ImportRefused(
+            f"the operator {node.op_type[:80]!r} is not in opset {versions[domain]} of {domain}",
+            _EXPORT,
+            code="onnx_operator",
+        )
+
+
+def parameters(model: onnx.ModelProto) -> int:
+    """How many numbers the graph's weights have."""
+    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _FLOATS)
+
+
+def weights_sha256(model: onnx.ModelProto) -> str:
+    """SHA-256 over names and stored bytes of the weights, in the order of the names."""
+    digest = hashlib.sha256()
+    for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):
+        digest.update(tensor.name.encode() + b"\0")
+        digest.update(tensor.raw_data or tensor.SerializeToString(deterministic=True))
+    return digest.hexdigest()
