@@ -1,0 +1,56 @@
+"""Everything on this machine under one supervisor: agent, scheduler, worker, web; with --demo a newcomer's first model.
+
+Brings the database to this version first. Ctrl-C ends every process. Says nothing of how they talk (processes.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandParser
+
+from strongroom.operations.supervisor import Program, Supervisor
+
+PROGRAMS = ("agent", "scheduler", "worker", "web")
+LOG_BYTES = 10 * 1024 * 1024
+
+
+class Command(BaseCommand):
+    help = "Start web, worker, scheduler and agent on this machine and keep them running."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--demo", action="store_true", help="train, deploy and call a model of handwritten digits")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        home = settings.ENVIRONMENT.home_path
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        call_command("migrate", verbosity=0)
+        logs = home / "logs" if options["demo"] else None
+        if logs is not None:
+            self.stdout.write(f"home {home}, logs in {logs}")
+            self.stdout.flush()
+        programs = [Program(name, self.argv(name), log=_log(logs, name)) for name in PROGRAMS]
+        if options["demo"]:
+            programs.append(Program("demo", self.argv("demo"), once=True))
+        code = asyncio.run(Supervisor(programs).run())
+        if code:
+            raise SystemExit(code)
+
+    def argv(self, name: str) -> list[str]:
+        return [sys.executable, str(Path(sys.argv[0]).resolve()), name]
+
+
+def _log(folder: Path | None, name: str) -> Path | None:
+    """The program's log file; the one of an earlier run is put aside when it has grown large."""
+    if folder is None:
+        return None
+    folder.mkdir(exist_ok=True, mode=0o700)
+    path = folder / f"{name}.log"
+    if path.exists() and path.stat().st_size > LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path
