@@ -80,7 +80,7 @@ class Command(BaseCommand):
             user.save()
         with scope.tenant(tenant.id):
             owner = Member.objects.filter(role=Role.OWNER).order_by("created_at")[0]
-            key, secret = access.create_for_owner(owner, "demo")
+            _, secret = access.create_for_owner(owner, "demo")
         return secret, password
 
     def deposit(self, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -155,8 +155,8 @@ class Command(BaseCommand):
         answer = self.api.call("POST", f"/api/v1/deployments/{DEPLOYMENT}/predict", body)
         found = answer["predictions"][0]
         self.say(
-            f"predicted a digit of the test part, a {labels[index]}: label {found['label']}, score {found['score']:.3f}, "
-            f"{answer['usage']['compute_ms']} ms of computing"
+            f"predicted a digit of the test part, a {labels[index]}: label {found['label']}, "
+            f"score {found['score']:.3f}, {answer['usage']['compute_ms']} ms of computing"
         )
 
     def write(self, key: str, password: str, version: dict[str, Any], job: str, model: dict[str, Any]) -> None:
