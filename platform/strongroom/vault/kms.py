@@ -78,6 +78,7 @@ class RingKms:
     """`FOLDER/master` (64 hexadecimal digits, mode 0600, or a link to a docker secret or systemd credential) and
     `FOLDER/<key>/<generation>.key`. Files are made whole under another name and hard-linked, so that racing processes
     agree on one; a destroyed generation leaves an empty `.gone` behind, so that its number is never given again.
+    Folder and master are made with the first key; whether they are the database's is asked by `keys.verify_ring`.
     """
 
     name = "ring"
@@ -86,6 +87,7 @@ class RingKms:
         self._folder = folder
 
     def create(self, key: str) -> int:
+        self._prepare()
         have = self.generations(key)
         return have[-1] if have else self._new(key)
 
@@ -156,17 +158,25 @@ class RingKms:
                 raise KmsGone(f"no generation {generation} of {key} in the ring") from None
         return _open(self._master(), blob, _context(key, generation), "a key does not open with the ring's master")
 
+    def _prepare(self) -> None:
+        """An empty ring gets its master; one that has keys and lost it never gets another."""
+        with _unavailable():
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not (self._folder / "master").exists() and not self._has_keys():
+                _create(self._folder / "master", secrets.token_hex(32).encode() + b"\n")
+
+    def _has_keys(self) -> bool:
+        with os.scandir(self._folder) as entries:
+            return any(entry.is_dir() for entry in entries)
+
     def _master(self) -> bytes:
-        path = self._folder / "master"
         with _unavailable():
             try:
-                return _read_master(path)
+                return _read_master(self._folder / "master")
             except FileNotFoundError:
-                if self._folder.is_dir() and any(entry.is_dir() for entry in os.scandir(self._folder)):
-                    raise KmsRefused("the ring has keys but its file `master` is missing; restore it") from None
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _create(path, secrets.token_hex(32).encode() + b"\n")
-            return _read_master(path)
+                if self._folder.is_dir():
+                    raise KmsRefused("the ring's file `master` is missing; restore it") from None
+                raise KmsUnavailable("the ring's folder is not there") from None
 
 
 def _context(key: str, generation: int) -> bytes:
