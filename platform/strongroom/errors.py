@@ -125,8 +125,17 @@ class Invalid(StrongroomError):
 
     @classmethod
     def field(cls, path: str, message: str, *, hint: str | None = None, code: str = "invalid_field") -> Invalid:
-        """One wrong field: `code` is the field's own; the whole is `invalid_field`."""
-        return cls(f"{path or 'the body'} {message}", errors=[FieldError(path, code, message, hint)])
+        """One wrong field: `code` is the field's own; the whole is `invalid_field` (`extra_forbidden` for that)."""
+        return cls.all([FieldError(path, code, message, hint)])
+
+    @classmethod
+    def all(cls, problems: Sequence[FieldError], code: str | None = None) -> Invalid:
+        """Every problem of a document at once; `extra_forbidden` where each is that, else `invalid_field`."""
+        first = problems[0]
+        said = f"{first.path or 'the body'} {first.message}" + (f", {first.hint}" if first.hint else "")
+        detail = said if len(problems) == 1 else f"{len(problems)} problems; the first: {said}"
+        extra = all(problem.code == "extra_forbidden" for problem in problems)
+        return cls(detail, code=code or ("extra_forbidden" if extra else "invalid_field"), errors=problems)
 
 
 class Conflict(StrongroomError):
