@@ -40,7 +40,7 @@ def evaluate(
     total = 0.0
     network.eval()
     with torch.inference_mode():
-        for rows in index.split(ROWS):
+        for rows in torch.split(index, ROWS):
             look()
             inputs, target = feed.batch(rows)
             scores = network(*inputs)

@@ -1,8 +1,8 @@
 """From the trained network to one ONNX file that takes what the user has, and the proof that it answers alike.
 
-torch's exporter, opset 20, one named batch axis, weights inside. Values inside the graph get a prefix that no column has;
-traces of our source files are taken out. The proof runs ONNX Runtime on real rows and compares with torch. It writes no
-file and knows nothing of jobs or seals.
+torch's exporter, opset 20, one named batch axis, weights inside. Values inside the graph get a prefix that no column
+has; traces of our source files are taken out. The proof runs ONNX Runtime on real rows and compares with torch. It
+writes no file and knows nothing of jobs or seals.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the optimizer minimises: the mean over the rows of a batch, from raw scores and targets. One function per name."""
+"""What the optimizer minimises: the mean over a batch's rows, from raw scores and targets. One function per name."""
 
 from __future__ import annotations
 

@@ -1,15 +1,17 @@
 """The kind `train`: rows and a spec in, a model that can be served and what is known about it out.
 
-Reads straight down: parts, preprocessing, network, loop, evaluation, export, proof. From outside it needs the rows, the last
-checkpoint if there is one, and four functions; `run` at the end wires them to the channel, which knows keys and seals.
+Reads straight down: parts, preprocessing, network, loop, evaluation, export, proof. From outside it needs the rows, the
+last checkpoint if there is one, and four functions; `run` at the end wires them to the channel, which knows the keys.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +19,9 @@ import torch
 from torch import nn
 
 from training import checkpoint, preprocess
+from training.channel import Channel, Start
 from training.data import Array, Data, Indices, split
+from training.data import load as load_data
 from training.data.feed import Feed
 from training.errors import DatasetContradictsSpec
 from training.evaluate import Score
@@ -26,7 +30,7 @@ from training.loop import Control, Loop, Parts, Progress, Watch
 from training.losses import criterion
 from training.models.catalogue import Misfit, network
 from training.models.network import Served
-from training.spec import TrainSpec, sha256
+from training.spec import TrainSpec, load, sha256
 
 Result = TypeVar("Result")
 LOOK_SECONDS = 0.05
@@ -102,7 +106,7 @@ class _Training:
             raise DatasetContradictsSpec(f"{misfit.path}: {misfit.message}", misfit.hint) from None
 
     def _feed(self) -> tuple[nn.Module, Feed]:
-        """What is applied to the feed's rows: the body alone where all preprocessed rows fit into a quarter of the memory."""
+        """What is applied to the rows: the body alone, where the preprocessed rows fit into a quarter of the memory."""
         encoded = self.preprocess.encode(self.data.inputs)
         target = torch.from_numpy(self.data.target)
         if self.scale is not None:
@@ -140,10 +144,12 @@ class _Training:
         """Each part judged once on the weights that count; the file, proved on the validation part."""
         parts = {"train": self.parts.train, "validation": self.parts.validation, "test": self.parts.test}
         scores = {name: self.loop.evaluate(part) for name, part in parts.items()}
-        model, signature = while_watching(self._export, self.loop.obey)
-        return Trained(model, self._facts(scores, signature))
+        model, worst = while_watching(self._export, self.loop.obey)
+        self.log(f"exported {len(model)} bytes; the largest difference on real rows is {worst:.2g}")
+        return Trained(model, self._facts(scores))
 
-    def _export(self) -> tuple[bytes, dict[str, Any]]:
+    def _export(self) -> tuple[bytes, float]:
+        """The file, and how far it is from the network on the validation part."""
         served = Served(self.preprocess, self.body, self.scale).eval()
         rows = self.validation[:PARITY_ROWS]
         raw = rows_of(self.data.inputs, self.preprocess.inputs, rows)
@@ -154,28 +160,27 @@ class _Training:
         graph = to_onnx(served, example, self.preprocess.names, self.output, self.spec.export.opset)
         model = preprocess.glue(self.preprocess, graph).SerializeToString()
         unit = 1.0 if self.scale is None else self.scale[1]
-        worst = prove(model, raw, expected, self.spec.export.parity, unit)
-        self.log(f"exported {len(model)} bytes; on {len(rows)} rows the largest difference is {worst:.2g}")
-        shape = [-1, self.classes or 1]
-        signature = {
+        return model, prove(model, raw, expected, self.spec.export.parity, unit)
+
+    def _signature(self) -> dict[str, Any]:
+        return {
             "inputs": self.preprocess.inputs,
-            "outputs": [{"name": self.output, "datatype": "FP32", "shape": shape}],
+            "outputs": [{"name": self.output, "datatype": "FP32", "shape": [-1, self.classes or 1]}],
             "classes": self.data.classes,
             "task": self.spec.task,
             "columns": self.preprocess.columns,
         }
-        return model, signature
 
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.body.parameters())
 
-    def _facts(self, scores: dict[str, Score], signature: dict[str, Any]) -> dict[str, Any]:
+    def _facts(self, scores: dict[str, Score]) -> dict[str, Any]:
         metrics = {name: value for part, score in scores.items() for name, value in score.named(part).items()}
         best = self.loop.best
         return {
             "task": self.spec.task,
-            "signature": signature,
+            "signature": self._signature(),
             "metrics": metrics,
             "evaluation": {
                 "confusion": scores["test"].confusion,
@@ -229,3 +234,36 @@ def while_watching(work: Callable[[], Result], look: Callable[[], None]) -> Resu
     if failed:
         raise failed[0]
     return found[0]
+
+
+# ---- the channel
+
+
+def run(start: Start, channel: Channel) -> dict[str, Any]:
+    """The job: opens the data set, trains, seals the model and its facts."""
+    spec = load(start.spec)
+    if not isinstance(spec, TrainSpec):
+        raise TypeError("not a document of kind train")
+    _refuse_other_data(spec, start.about)
+    data = load_data(start.reader("dataset"), {**start.about, "task": spec.task, "target": spec.target})
+    if spec.modality not in ("auto", data.modality):
+        raise DatasetContradictsSpec(f"the data set is {data.modality}, the spec says {spec.modality}", "use auto")
+
+    def progress(news: Progress) -> None:
+        channel.progress(force=bool(news.metrics), **asdict(news), fraction=news.fraction)
+
+    def keep(blob: memoryview, about: dict[str, int]) -> None:
+        channel.seal("checkpoint", lambda writer: writer.write(blob), about)
+
+    outside = Outside(channel.control, progress, partial(channel.log, "info"), keep)
+    resume = None if start.resume is None else start.opened(start.resume).read()
+    trained = train(spec, data, outside, resume, start.threads)
+    channel.seal("model", trained.model, {"format": "onnx"})
+    channel.seal("result", json.dumps(trained.facts, allow_nan=False).encode(), {})
+    return {"metrics": trained.facts["metrics"], "state": "ready", "reasons": []}
+
+
+def _refuse_other_data(spec: TrainSpec, about: Mapping[str, Any]) -> None:
+    wanted, found = spec.dataset.fingerprint, about.get("fingerprint")
+    if wanted is not None and found is not None and wanted != found:
+        raise DatasetContradictsSpec("the data set's fingerprint is not the one in the spec", f"it is {found}")

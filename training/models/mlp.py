@@ -1,4 +1,4 @@
-"""Networks of linear layers: `mlp` with hidden layers of 128, and `linear` with none (logistic or linear regression)."""
+"""Networks of linear layers: `mlp` with hidden layers of 128, `linear` with none (logistic or linear regression)."""
 
 from __future__ import annotations
 

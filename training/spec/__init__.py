@@ -1,4 +1,4 @@
-"""The job spec: one document says everything about a job (the contract is docs/formats/job_spec, the definition is here).
+"""The job spec: one document says everything about a job. Its only definition is here.
 
     spec = load(document)          # or SpecProblems, with every fault at once
     canonical(spec), sha256(spec)  # the stored bytes, every default filled in, and the spec's id in the lineage

@@ -1,4 +1,4 @@
-"""What a spec asks and its data set cannot give, found before a worker is taken: from the facts that the check wrote down.
+"""What a spec asks and its data set cannot give, found before a worker is taken, from what the check wrote down.
 
 contradictions(spec, facts) -> problems     # facts: a data-set version as the API shows it (native_bodies.md)
 """

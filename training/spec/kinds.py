@@ -1,4 +1,4 @@
-"""One document per kind of job: train and import are submitted; check and predict are made by uploads and /predictions."""
+"""One document per kind of job: train and import are submitted, check and predict are made by the platform."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What is wrong with a document, in the document's own words: {path, code, message, hint}, the path a JSON pointer.
 
-pydantic finds the faults; here its errors get the user's path (no union tags), one manner of speech, the nearest valid name
-for misspelt keys and values, and `not_implemented` for what the contract names and this version leaves out. The rules
-across fields are in rules.py.
+pydantic finds the faults; here its errors get the user's path (no union tags), one manner of speech, the nearest valid
+name for misspelt keys and values, and `not_implemented` for what the contract names and this version leaves out. The
+rules across fields are in rules.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The rules that look at more than one field, each with a path of its own; and what only the data set can contradict.
+"""The rules that look at more than one field, each with a path of its own.
 
-They read the document, not the finished spec, so that they speak up beside other faults: a rule whose fields are absent or
-faulty is silent. No torch, no rows: facts about the data are those that its check wrote down.
+They read the document, not the finished spec, so that they speak up beside other faults: a rule whose fields are absent
+or faulty is silent. No torch, no rows.
 """
 
 from __future__ import annotations
