@@ -217,7 +217,10 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_digit(labels: np.ndarray) -> int:
-    """The place of one digit that the model has not seen: the split is a pure function of the labels and the seed."""
-    from training.data.split import stratified
+    """The place of a digit that the model has not seen: the split is a pure function of labels, fractions and seed."""
+    from training.data.rows import Data
+    from training.data.split import split
 
-    return int(stratified(labels, (0.7, 0.15, 0.15), seed=0)[2][0])
+    names = [str(number) for number in range(10)]
+    data = Data(modality="image", inputs={"image": labels}, target=labels, classes=names, columns=())
+    return int(split(data, {"method": "stratified", "fractions": (0.7, 0.15, 0.15), "seed": 0})[2][0])
