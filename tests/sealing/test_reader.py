@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -112,3 +113,19 @@ def test_reading_into_wider_items_fills_their_bytes() -> None:
         out = bytearray(400)
         assert reader.readinto(memoryview(out).cast("d"), FIRST - 100) == 400
         assert out == PLAIN[FIRST - 100 : FIRST + 300]
+
+
+def test_reading_takes_the_memory_of_two_segments_however_long_the_artefact() -> None:
+    stored = sealed(bytes(12 << 20), log2=20)
+    out = bytearray(12 << 20)
+    with reader_of(stored) as reader:
+        tracemalloc.start()
+        try:
+            reader.readinto(out)
+            reader.readinto(memoryview(out)[5:-5], 5)
+            for _ in reader.segments():
+                pass
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < (2 << 20) + (64 << 10)

@@ -1,11 +1,13 @@
 """Sealed columns: plain in memory, sealed in the database, bound to table, column, tenant and row."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.core.exceptions import FieldError
 from django.db import connection, models, transaction
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +16,8 @@ from strongroom.errors import Unavailable
 from strongroom.idempotency.models import Answer
 from strongroom.tenants import scope
 from strongroom.vault import fields, keys, services
+
+from tests.sealing import independent
 
 VALUE = {"columns": ["MARKER income", "age"], "größe": 1.5, "none": None}
 JSON = st.recursive(
@@ -73,6 +77,15 @@ def test_the_database_holds_nothing_readable(inside: UUID) -> None:
     assert b"MARKER" not in content
     assert b"income" not in content
     assert stored(made(answer=VALUE))[5:] != content[5:]
+
+
+def test_a_stored_value_is_the_one_of_the_page(inside: UUID) -> None:
+    """docs/formats/artefact.md, opened with nothing of ours but the field key."""
+    answer = made(answer=VALUE)
+    content = stored(answer)
+    key = AESGCM(independent.hkdf(keys._field_key(inside, 1).reveal(), b"strongroom field 1"))
+    place = b"idempotency_answer.answer" + inside.bytes + answer.id.bytes
+    assert json.loads(key.decrypt(content[5:17], content[17:], place)) == VALUE
 
 
 def test_none_is_null(inside: UUID) -> None:

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from sealing import Identity, SealWriter, new_data_key, wrap_data_key
-from strongroom.errors import NotFound
-from strongroom.vault import services
+from strongroom.errors import NotFound, Unavailable
+from strongroom.vault import keys, services
 from strongroom.vault.models import Artefact
 from strongroom.vault.services import Slot, SlotRefused
 
@@ -150,3 +150,12 @@ def test_a_child_cannot_read_its_slot(inside: UUID) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.pread(slot.descriptor, 6, 0)
     slot.discard()
+
+
+def test_a_slot_waits_for_keys_that_are_away(child: Child, inside: UUID, ring: Path) -> None:
+    keys.forget(inside)
+    ring.rename(ring.with_name("unmounted"))
+    with pytest.raises(Unavailable):
+        child.adopted()
+    ring.with_name("unmounted").rename(ring)
+    assert services.read_bytes(child.adopted()) == PLAIN

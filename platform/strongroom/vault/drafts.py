@@ -42,11 +42,11 @@ def storage_errors() -> Iterator[None]:
         raise Unavailable("the storage is full; the operator must make room", code="storage_full") from None
 
 
-def row_message(identity: Identity, generation: int, header_tag: bytes, wrapped_data_key: bytes) -> bytes:
-    """What the row tag vouches for."""
+def row_tag(identity: Identity, generation: int, header_tag: bytes, wrapped_data_key: bytes) -> bytes:
+    """Vouches that whoever wrote the row had a key of the tenant: anyone with the public half can wrap a data key."""
     kind = identity.kind.encode("ascii").ljust(16, b"\0")
-    number = generation.to_bytes(4, "big")
-    return identity.tenant.bytes + identity.artefact.bytes + kind + number + header_tag + wrapped_data_key
+    names = identity.tenant.bytes + identity.artefact.bytes + kind + generation.to_bytes(4, "big")
+    return keys.row_tag(identity.tenant, generation, names + header_tag + wrapped_data_key)
 
 
 def object_name(identity: Identity) -> str:
@@ -209,7 +209,6 @@ def insert(
     descriptor = store.open(object_name(identity))
     with contextlib.closing(os.fdopen(descriptor, "rb", buffering=0)):
         stored_bytes = os.fstat(descriptor).st_size
-    message = row_message(identity, key.generation, header_tag, wrapped_data_key)
     return Artefact.objects.create(
         id=identity.artefact,
         tenant_id=identity.tenant,
@@ -217,7 +216,7 @@ def insert(
         tenant_key_id=key.row_id,
         wrapped_data_key=wrapped_data_key,
         header_tag=header_tag,
-        row_tag=keys.row_tag(identity.tenant, key.generation, message),
+        row_tag=row_tag(identity, key.generation, header_tag, wrapped_data_key),
         object_name=object_name(identity),
         size_bytes=size_bytes,
         stored_bytes=stored_bytes,

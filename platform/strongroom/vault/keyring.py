@@ -5,6 +5,8 @@ Threads share a Keyring; misses for one name at once share one call. A forked ch
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -12,20 +14,39 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import NoReturn
 
+from strongroom.vault.secret_memory import SecretMemory
+
 LIFETIME_SECONDS = 300
 MOST_KEYS = 4096
 
 
-class Key:
-    """A secret that shows itself only to who asks for it by name."""
+_memory = SecretMemory()
 
-    __slots__ = ("_secret",)
+
+def _start_anew() -> None:
+    """A forked child has memory of its own for the keys that it opens; its parent's stay behind."""
+    global _memory
+    _memory = SecretMemory()
+
+
+os.register_at_fork(after_in_child=_start_anew)
+
+
+class Key:
+    """A secret that shows itself only to who asks for it by name, and is wiped when nobody holds it any more."""
+
+    __slots__ = ("_memory", "_slot")
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+        self._memory = _memory
+        self._slot = _memory.keep(secret)
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing() and hasattr(self, "_slot"):  # no slot: its making failed
+            self._memory.wipe(self._slot)
 
     def reveal(self) -> bytes:
-        return self._secret
+        return self._memory.read(self._slot)
 
     def __repr__(self) -> str:
         return "<Key: hidden>"

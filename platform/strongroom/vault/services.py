@@ -24,7 +24,7 @@ from django.utils import timezone
 from sealing import ArtefactCorrupt, Identity, SealReader, WrongKey, new_data_key, unwrap_data_key, wrap_data_key
 
 from strongroom import ids
-from strongroom.errors import Gone
+from strongroom.errors import Gone, Unavailable
 from strongroom.tenants import scope
 from strongroom.vault import drafts, keys
 from strongroom.vault.drafts import KINDS, Draft, Slot, SlotRefused
@@ -122,7 +122,8 @@ def adopt(
 ) -> Artefact:
     """Takes over what a child sealed into its slot: SlotRefused where head, length or claims do not fit together.
 
-    The slot is used up either way. Only the data key's own opening is left to the first reader.
+    The slot is used up, except while the key service is away (Unavailable): then it stands, to be adopted later or
+    discarded. Only the data key's own opening is left to the first reader.
     """
     try:
         identity = _identity(slot.tenant_id, artefact_id, kind)
@@ -131,6 +132,9 @@ def adopt(
             raise SlotRefused("the data key is not sealed to a key of the tenant")
         if Artefact.objects.filter(id=artefact_id).exists():
             raise SlotRefused("an artefact of that id is there already")
+        drafts.row_tag(identity, generation, header_tag, wrapped_data_key)  # the row will need it: ask before the file
+    except Unavailable:
+        raise
     except BaseException:
         slot.discard()
         raise
@@ -151,8 +155,7 @@ def data_key(artefact: Artefact) -> bytes:
     _require_sealed(artefact)
     identity, generation = _identity_of(artefact), artefact.tenant_key.generation
     header_tag, wrapped = bytes(artefact.header_tag), bytes(artefact.wrapped_data_key)
-    message = drafts.row_message(identity, generation, header_tag, wrapped)
-    if not hmac.compare_digest(keys.row_tag(artefact.tenant_id, generation, message), bytes(artefact.row_tag)):
+    if not hmac.compare_digest(drafts.row_tag(identity, generation, header_tag, wrapped), bytes(artefact.row_tag)):
         raise ArtefactCorrupt(artefact.id)
     private = keys.private_key(artefact.tenant_id, generation).reveal()
     try:
