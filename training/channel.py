@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
-from sealing import Identity, SealReader, SealWriter, new_data_key, wrap_data_key
 from uuid_utils.compat import uuid7
 
-from training.errors import Cancelled
+from sealing import Identity, SealReader, SealWriter, new_data_key, wrap_data_key
+from training.errors import Cancelled, Drained
 
 PACKET_BYTES = 65_536
 _DESCRIPTORS = 16  # of one packet, at most
@@ -30,6 +30,7 @@ _CONTROL_SECONDS = 0.02  # looking costs a system call, steps may take microseco
 _TEXT_CHARACTERS = 4000  # a longer line of log or message is cut
 
 Json = dict[str, Any]
+Content = bytes | bytearray | memoryview | Callable[[SealWriter], None]
 Want = Literal["cancel", "drain"]
 
 
@@ -114,7 +115,7 @@ class Channel:
     def log(self, level: str, text: str) -> None:
         self._send("log", level=level, text=text[:_TEXT_CHARACTERS])
 
-    def seal(self, kind: str, data: bytes | Callable[[SealWriter], None], about: Mapping[str, Any]) -> UUID:
+    def seal(self, kind: str, data: Content, about: Mapping[str, Any]) -> UUID:
         """A new artefact in the oldest slot, under a key of its own that only the tenant's private half opens again."""
         start = self._started()
         slot = self._slot()
@@ -151,10 +152,13 @@ class Channel:
                 self._take(*received)
         return self._want
 
-    def raise_if_cancelled(self) -> None:
-        """For kinds that keep nothing half done: drained or cancelled, they end and begin anew."""
-        if self.control() == "cancel":
+    def stop_if_wanted(self) -> None:
+        """For kinds that keep nothing half done: cancelled they end, drained they begin anew elsewhere."""
+        want = self.control()
+        if want == "cancel":
             raise Cancelled
+        if want == "drain":
+            raise Drained
 
     def batch(self, number: int, described: list[Json], body: bytes) -> None:
         """Inputs for the node's cell; the body goes by descriptor when the packet would be too long."""

@@ -2,7 +2,8 @@
 
 Descriptor 3 is the channel to the worker. The kind of the spec decides which module works; whatever happens there ends
 in one packet, `done` or `failed`, here. A defect of ours becomes `internal` without text: its words could be
-a tenant's. What the standard error gets (nowhere, unless the parent says so) is the kind of error and lines of our code only.
+a tenant's. The standard error, which goes nowhere unless the parent says so, gets the kind of error and places in our
+code only.
 """
 
 from __future__ import annotations

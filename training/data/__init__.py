@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from sealing import SealReader
-
 from training.data import csv, images, npz
 from training.data.profile import profile
 from training.data.rows import Array, Column, Data, Indices, Raw, column_of
 from training.data.source import Source
 from training.data.split import split
 from training.data.target import interpret
-from training.errors import DataRefused
+from training.errors import DataRefused, DatasetContradictsSpec
 
 __all__ = ["Array", "Column", "Data", "Indices", "load", "parse", "profile", "split"]
 
@@ -26,7 +25,13 @@ READERS: Final[dict[str, Callable[[Source, str], Raw]]] = {"csv": csv.read, "npz
 
 def load(reader: SealReader, about: Mapping[str, Any]) -> Data:
     """The whole data set. `about` has format, modality, target and, where it is known, the task."""
-    return parse(reader.file(), about)
+    try:
+        return parse(reader.file(), about)
+    except DataRefused as problem:
+        if about.get("task") is None:
+            raise
+        # The file passed its check: what is wrong now is what the spec makes of it.
+        raise DatasetContradictsSpec(problem.message, problem.hint) from None
 
 
 def parse(file: Source, about: Mapping[str, Any]) -> Data:

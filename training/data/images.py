@@ -8,6 +8,7 @@ Serving decodes a picture in the same way: `convert`, then Pillow's bilinear `re
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -97,8 +98,10 @@ def _look(archive: Archive, entry: zipfile.ZipInfo, label: str) -> _Picture:
 def _opened(archive: Archive, entry: zipfile.ZipInfo) -> Image.Image:
     encoded = archive.read(entry, LIMITS.image_bytes)
     try:
-        return Image.open(io.BytesIO(encoded), formats=FORMATS)
-    except Image.DecompressionBombError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _refused("image_too_large", entry, "has too many pixels", f"{LIMITS.image_pixels} are the most") from None
     except MemoryError:
         raise

@@ -16,9 +16,9 @@ STEPS = 3  # read, looked through, written down
 
 def run(start: Start, channel: Channel) -> dict[str, Any]:
     """Seals the profile; DataRefused where the file is not what it says."""
-    data = while_watching(lambda: load(start.reader("dataset"), start.about), channel.raise_if_cancelled)
+    data = while_watching(lambda: load(start.reader("dataset"), start.about), channel.stop_if_wanted)
     channel.progress(force=True, fraction=1 / STEPS, items=0, items_total=data.rows)
-    document = while_watching(lambda: profile(data), channel.raise_if_cancelled)
+    document = while_watching(lambda: profile(data), channel.stop_if_wanted)
     channel.progress(force=True, fraction=2 / STEPS, items=data.rows, items_total=data.rows)
     channel.seal("profile", json.dumps(document, ensure_ascii=False, allow_nan=False).encode(), {})
     channel.log("info", f"{data.rows} rows, {len(document['columns'])} columns, {len(document['warnings'])} warnings")

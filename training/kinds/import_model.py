@@ -21,7 +21,7 @@ def run(start: Start, channel: Channel) -> dict[str, Any]:
     reader = start.reader("model")
     if reader.size_bytes > importing.MOST_BYTES:
         raise ImportRefused(f"the file has {reader.size_bytes} bytes", "2 GiB are the most", code="onnx_too_large")
-    served, facts = while_watching(lambda: _adopted(start, bytes(reader.read())), channel.raise_if_cancelled)
+    served, facts = while_watching(lambda: _adopted(start, bytes(reader.read())), channel.stop_if_wanted)
     channel.progress(force=True, fraction=0.8, items=0, items_total=1)
     channel.seal("model", served, {"format": "onnx"})
     channel.seal("result", json.dumps(facts, ensure_ascii=False, allow_nan=False).encode(), {})

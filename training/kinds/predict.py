@@ -14,12 +14,10 @@ import numpy as np
 
 from training import tensors
 from training.data import Array, Data, load
-from training.errors import Cancelled, Drained
 from training.watching import while_watching
 
 if TYPE_CHECKING:
     from sealing import SealWriter
-
     from training.channel import Channel, Start
 
 LINES = "predictions"
@@ -30,7 +28,7 @@ _AHEAD = 2  # batches under way: the cell computes one while the next is packed
 
 def run(start: Start, channel: Channel) -> dict[str, Any]:
     """Seals the artefact `output`."""
-    data = while_watching(lambda: load(start.reader("dataset"), start.about), channel.raise_if_cancelled)
+    data = while_watching(lambda: load(start.reader("dataset"), start.about), channel.stop_if_wanted)
     channel.seal("output", lambda writer: _answer(data, channel, writer), {"rows": data.rows})
     return {"rows": data.rows}
 
@@ -39,21 +37,13 @@ def _answer(data: Data, channel: Channel, writer: SealWriter) -> None:
     waiting: list[int] = []  # rows of the batches under way
     answered = 0
     for number, inputs in enumerate(batches(data)):
-        _stop_if_wanted(channel)
+        channel.stop_if_wanted()
         channel.batch(number, *tensors.pack(inputs))
         waiting.append(len(next(iter(inputs.values()))))
         if len(waiting) == _AHEAD:
             answered = _take(channel, writer, waiting.pop(0), answered, data.rows)
     while waiting:
         answered = _take(channel, writer, waiting.pop(0), answered, data.rows)
-
-
-def _stop_if_wanted(channel: Channel) -> None:
-    want = channel.control()
-    if want == "cancel":
-        raise Cancelled
-    if want == "drain":
-        raise Drained
 
 
 def batches(data: Data) -> Iterator[dict[str, Array]]:

@@ -11,7 +11,6 @@ import onnx
 from onnx import TensorProto, helper
 
 ML_OPSET = 4
-_PREFIX = "code of "
 
 
 def glue(model: onnx.ModelProto, vocabularies: Mapping[str, Sequence[str]]) -> onnx.ModelProto:
@@ -21,9 +20,12 @@ def glue(model: onnx.ModelProto, vocabularies: Mapping[str, Sequence[str]]) -> o
     if not vocabularies:
         return out
     graph = out.graph
+    prefix = "code of "
+    while any(value.name.startswith(prefix) for value in graph.input):
+        prefix = "_" + prefix
     for name in vocabularies:
-        _rename_uses(graph, name, _PREFIX + name)
-    encoders = [_encoder(name, values) for name, values in vocabularies.items()]
+        _rename_uses(graph, name, prefix + name)
+    encoders = [_encoder(name, prefix + name, values) for name, values in vocabularies.items()]
     nodes = [*encoders, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -36,11 +38,11 @@ def glue(model: onnx.ModelProto, vocabularies: Mapping[str, Sequence[str]]) -> o
     return out
 
 
-def _encoder(name: str, values: Sequence[str]) -> onnx.NodeProto:
+def _encoder(name: str, code: str, values: Sequence[str]) -> onnx.NodeProto:
     return helper.make_node(
         "LabelEncoder",
         [name],
-        [_PREFIX + name],
+        [code],
         name=f"encode {name}",
         domain="ai.onnx.ml",
         keys_strings=list(values),
