@@ -1,0 +1,68 @@
+"""The one ASGI application: edge routes first (edge/routes.py), Django for the rest. Tenants' bytes never pass Django.
+
+Django's handler spools a body over 2.5 MB into a temporary file, as plaintext, before any view runs. So a body that
+goes to Django ends at 2 MiB: told by Content-Length it is refused at once, otherwise as soon as it grows over.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "strongroom.settings")
+
+import django  # the settings' name comes first
+
+django.setup(set_prefix=False)  # the rooms' models need it: hence the imports below
+
+from django.core.handlers.asgi import ASGIHandler  # noqa: E402
+
+from strongroom.edge import http, routes, watch  # noqa: E402
+from strongroom.edge.background import Background  # noqa: E402
+from strongroom.errors import StrongroomError, TooLarge  # noqa: E402
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+
+_django = ASGIHandler()
+_background = Background()
+
+
+async def application(scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
+    """Dispatches one connection's scope."""
+    if scope["type"] == "http":
+        if await routes.answer(scope, receive, send):
+            return
+        if http.Request(scope, receive).wait_seconds is not None:
+            await watch.hold(to_django, scope, receive, send)
+        else:
+            await to_django(scope, receive, send)
+    elif scope["type"] == "lifespan":
+        await _background.lifespan(receive, send)
+
+
+async def to_django(scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
+    """Django behind the guard of bodies."""
+    try:
+        http.Request(scope, receive).check_length(MAX_BODY_BYTES)
+        await _django(scope, _counted(receive), send)  # type: ignore[arg-type]  # Django's stubs want a Mapping
+    except TooLarge as error:
+        await _refuse(error, scope, receive, send)
+
+
+def _counted(receive: http.Receive) -> http.Receive:
+    passed = 0
+
+    async def counted() -> http.Message:
+        nonlocal passed
+        message = await receive()
+        passed += len(message.get("body", b""))
+        if passed > MAX_BODY_BYTES:
+            raise http.too_large(MAX_BODY_BYTES)
+        return message
+
+    return counted
+
+
+async def _refuse(error: StrongroomError, scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
+    request = http.Request(scope, receive)
+    await http.failure(error, request).send(send, request)
+    routes.log(request, error.status)

@@ -1,0 +1,167 @@
+"""predict(): one prediction, whatever face asked for it. Resolve, allow, limit, read, compute, apply the policy, count.
+
+    principal, name → deployment of the tenant → scope and allowed models → rates and concurrency
+        → inputs by the face's reader → the tenant's cell → output policy → usage
+
+Every way out is an answer or one of our errors inside the deployment's deadline: a lost engine is 503, never a hang.
+Knows no HTTP, no JSON and no database; a face reads and writes, snapshot.py knows what is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from django.conf import settings
+
+from inference.answer import probabilities
+from inference.errors import InputRefused
+from inference.protocol import Array
+from strongroom.access.services import Principal
+from strongroom.deployments.client import Answer, EngineLost, Engines, refused
+from strongroom.edge.limits import LIMITS
+from strongroom.edge.snapshot import DEPLOYMENTS, Served
+from strongroom.errors import NotFound
+from strongroom.metering.services import METER
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A file, or rows in JSON, decoded in the cell."""
+
+    content_type: str
+    data: bytes
+
+
+Inputs = dict[str, Array] | Raw
+
+ENGINES = Engines(settings.ENVIRONMENT.home_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came out, after the output policy; views on the cell's answer."""
+
+    served: Served
+    outputs: Mapping[str, Array]
+    items: int
+    queue_us: int
+    compute_us: int
+
+
+async def predict(
+    principal: Principal,
+    name: str,
+    read: Callable[[Served], Inputs],
+    *,
+    version: str | None = None,
+    deadline_ms: int | None = None,
+) -> Result:
+    """`read` turns the face's request into inputs once it is known what they are for; what it raises, it raises."""
+    served = await resolve(principal, name, version)
+    LIMITS.enter(served)
+    try:
+        deadline = min(deadline_ms or served.deadline_ms, served.deadline_ms)
+        answer = await _ask(principal, served, read(served), deadline)
+    except BaseException:
+        METER.count(served.tenant_id, served.deployment_id, served.version_id, principal.id, failed=True)
+        raise
+    finally:
+        LIMITS.leave(served)
+    outputs = answer.outputs if served.policy is None else limited(served, answer.outputs)
+    items = _items(served, outputs)
+    METER.count(
+        served.tenant_id,
+        served.deployment_id,
+        served.version_id,
+        principal.id,
+        items=items,
+        compute_us=answer.compute_us,
+        queue_us=answer.queue_us,
+    )
+    return Result(served, outputs, items, answer.queue_us, answer.compute_us)
+
+
+async def resolve(principal: Principal, name: str, version: str | None = None, scope: str = "predict") -> Served:
+    """The deployment, where this principal may see it: NotFound for another tenant's, Denied."""
+    principal.require(scope)
+    served = DEPLOYMENTS.peek(principal.tenant_id, name) or await DEPLOYMENTS.find(principal.tenant_id, name)
+    principal.require_model(name)
+    if version is not None and version != str(served.version):
+        raise NotFound(f"the deployment {name!r} does not serve version {version!r}, it serves {served.version}")
+    return served
+
+
+async def _ask(principal: Principal, served: Served, inputs: Inputs, deadline_ms: int) -> Answer:
+    lane = principal.id.int >> 1 & 0x7FFF_FFFF  # the cell takes turns between its callers by this number
+    if isinstance(inputs, Raw):
+        return await ENGINES.infer(
+            served.tenant,
+            served.name,
+            served.engine_version,
+            raw=inputs.data,
+            content_type=inputs.content_type,
+            deadline_ms=deadline_ms,
+            principal=lane,
+        )
+    return await ENGINES.infer(
+        served.tenant, served.name, served.engine_version, inputs, deadline_ms=deadline_ms, principal=lane
+    )
+
+
+def _items(served: Served, outputs: Mapping[str, Array]) -> int:
+    first = next(iter(outputs.values()), None)
+    if first is None:
+        raise EngineLost("the engine answered without outputs")
+    return len(first) if served.signature.batched and first.ndim else 1
+
+
+def arrays(served: Served, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """Inputs as JSON values → arrays, checked; Invalid with every problem."""
+    try:
+        return served.signature.arrays(inputs)
+    except InputRefused as refusal:
+        raise refused(refusal) from None
+
+
+def check(served: Served, inputs: Mapping[str, Array]) -> None:
+    """Invalid where the arrays do not fit the signature."""
+    try:
+        served.signature.check(inputs)
+    except InputRefused as refusal:
+        raise refused(refusal) from None
+
+
+def limited(served: Served, outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The outputs as tensors under the deployment's policy: a caller of /v2 learns no more than one of the native API.
+
+    `scores: false` leaves 1 at the winner, `top_k` zeros below the k-th, `decimals` rounds.
+    """
+    policy = served.policy or {}
+    shown = dict(outputs)
+    first = next(iter(shown))
+    if served.signature.task == "classification" and shown[first].ndim == 2 and shown[first].dtype.kind == "f":
+        shown[first] = _best(shown[first], None if policy["scores"] is False else policy["top_k"], policy["scores"])
+    if policy["decimals"] is not None:
+        shown = {name: _rounded(array, policy["decimals"]) for name, array in shown.items()}
+    return shown
+
+
+def _best(scores: Array, top_k: int | None, with_scores: bool) -> Array:
+    if not with_scores:
+        winners = np.zeros_like(scores)
+        winners[np.arange(len(scores)), scores.argmax(axis=1)] = 1
+        return winners
+    if not top_k or top_k >= scores.shape[1]:
+        return scores
+    shares = probabilities(scores)
+    below = np.argpartition(-shares, top_k - 1, axis=1)[:, top_k:]
+    kept = shares.astype(scores.dtype)
+    np.put_along_axis(kept, below, 0, axis=1)
+    return kept
+
+
+def _rounded(array: Array, decimals: int) -> Array:
+    return array.round(decimals) if array.dtype.kind == "f" else array

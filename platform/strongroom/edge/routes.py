@@ -1,0 +1,145 @@
+"""The table of edge routes, and the one place where an edge request begins and ends: found, answered, failed, logged.
+
+A path that is in the table is the edge's in every method; any other path is Django's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from strongroom import logs
+from strongroom.edge import health, http, native, open_inference, predictions, principals, upload, watch
+from strongroom.edge.access_log import LOG
+from strongroom.errors import StrongroomError
+from strongroom.rest import problem
+from strongroom.rest.requests import from_address
+
+Handler = Callable[..., Awaitable[http.Answer]]
+Failure = Callable[[StrongroomError, http.Request], http.Answer]
+
+API: dict[str, dict[str, Handler]] = {
+    "/api/v1/deployments/{name}/predict": {"POST": native.predict},
+    "/api/v1/predictions": {"GET": predictions.listed, "POST": predictions.submit},
+    "/api/v1/predictions/{id}": {"GET": predictions.read},
+    "/api/v1/predictions/{id}/output": {"GET": predictions.output},
+    "/api/v1/predictions/{id}/cancel": {"POST": predictions.cancel},
+    "/api/v1/datasets/{name}/content": {"PUT": upload.dataset},
+    "/api/v1/models/{name}/content": {"PUT": upload.model},
+    "/api/v1/jobs/{id}/events": {"GET": watch.events},
+    "/api/v1/health/live": {"GET": health.live},
+    "/api/v1/health/ready": {"GET": health.ready},
+}
+V2: dict[str, dict[str, Handler]] = {
+    "/v2": {"GET": open_inference.server},
+    "/v2/health/live": {"GET": open_inference.live},
+    "/v2/health/ready": {"GET": open_inference.ready},
+    "/v2/models/{name}": {"GET": open_inference.metadata},
+    "/v2/models/{name}/ready": {"GET": open_inference.model_ready},
+    "/v2/models/{name}/infer": {"POST": open_inference.infer},
+    "/v2/models/{name}/versions/{version}": {"GET": open_inference.metadata},
+    "/v2/models/{name}/versions/{version}/ready": {"GET": open_inference.model_ready},
+    "/v2/models/{name}/versions/{version}/infer": {"POST": open_inference.infer},
+}
+
+
+@dataclass(slots=True)
+class Node:
+    """A place in the tree of paths: what may follow, and what answers when the path ends here."""
+
+    fixed: dict[str, Node] = field(default_factory=dict)
+    any: Node | None = None
+    handlers: dict[str, Handler] | None = None
+    failure: Failure = http.failure
+
+
+def _tree() -> Node:
+    root = Node()
+    for table, failure in ((API, http.failure), (V2, open_inference.failure)):
+        for path, handlers in table.items():
+            node = root
+            for part in path.split("/"):
+                if part.startswith("{"):
+                    node.any = node.any or Node()
+                    node = node.any
+                else:
+                    node = node.fixed.setdefault(part, Node())
+            node.handlers, node.failure = handlers, failure
+    # Whatever else is asked of /v2 is the edge's too: its errors have that face.
+    v2 = root.fixed[""].fixed["v2"]
+    v2.any = Node(handlers={}, failure=open_inference.failure)
+    return root
+
+
+_ROOT = _tree()
+
+
+def find(path: str) -> tuple[Node, list[str]] | None:
+    """The node of a path and the parts that stand for its parameters; None where the path is Django's."""
+    node, arguments = _ROOT, []
+    for part in path.split("/"):
+        following = node.fixed.get(part)
+        if following is None:
+            if (following := node.any) is None or not part:
+                return None
+            arguments.append(part)
+        node = following
+    return None if node.handlers is None else (node, arguments)
+
+
+async def answer(scope: http.Scope, receive: http.Receive, send: http.Send) -> bool:
+    """Answers the request where its path is the edge's; False, and nothing done, where it is not."""
+    found = find(scope["path"])
+    if found is None:
+        return False
+    node, arguments = found
+    request = http.Request(scope, receive)
+    logs.request_id.set(request.id)
+    from_address.set(principals.address(request))
+    result = await _handled(node, arguments, request)
+    if result is not None:
+        await result.send(send, request)
+        log(request, result.status)
+    else:
+        log(request, 499)  # as nginx counts it: the caller went away
+    return True
+
+
+async def _handled(node: Node, arguments: list[str], request: http.Request) -> http.Answer | None:
+    handlers = node.handlers or {}
+    method = "GET" if request.method == "HEAD" else request.method
+    try:
+        if (handler := handlers.get(method)) is not None:
+            return await handler(request, *arguments)
+        return _no_method(node, handlers, request)
+    except StrongroomError as error:
+        return node.failure(error, request)
+    except http.Disconnected:
+        return None
+    except Exception as error:
+        known = problem.from_exception(error)
+        if known.code == "internal":
+            problem.log_failure(error)
+        return node.failure(known, request)
+
+
+def _no_method(node: Node, handlers: dict[str, Handler], request: http.Request) -> http.Answer:
+    if not handlers:
+        return node.failure(StrongroomError(f"there is nothing at {request.path}", code="not_found"), request)
+    allowed = ", ".join(sorted(handlers))
+    refused = StrongroomError(f"{request.method} is not allowed here, only {allowed}", code="method_not_allowed")
+    answer = node.failure(refused, request)
+    answer.headers = [*answer.headers, (b"allow", allowed.encode())]
+    return answer
+
+
+def log(request: http.Request, status: int) -> None:
+    """The access line."""
+    LOG.add(request.method, request.path, status, perf_counter() - request.began, request.id)
+
+
+def paths() -> dict[str, Any]:
+    """Path → methods of the native face, for the schema's drift check."""
+    return {path: sorted(handlers) for path, handlers in API.items()}

@@ -1,0 +1,125 @@
+"""uvicorn as this project runs it: httptools and uvloop, time-outs on slow senders, a graceful stop with an end.
+
+uvicorn has no time-out on heads and bodies; this protocol keeps three numbers a connection, and one sweep a second
+closes who sends too slowly. It knows sockets and bytes, no routes and no tenants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SECONDS = 15.0  # for a request's head, and for a fresh connection's first byte
+STALL_SECONDS = 20.0  # a body must bring STALL_BYTES in each such span
+STALL_BYTES = 16 * 1024
+IDLE_SECONDS = 75  # between requests of one connection
+STOP_SECONDS = 20  # for requests in flight at the end
+MAX_HEAD_BYTES = 1 << 20  # what may arrive before a head is complete: a read may bring up to 256 KiB of body with it
+SWEEP_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class TimedProtocol(HttpToolsProtocol):
+    """One connection. Everything runs on the event loop's thread.
+
+    `waiting_since` is when the head or the present span of the body began, 0.0 while nothing is expected.
+    """
+
+    head_seconds = HEAD_SECONDS
+    stall_seconds = STALL_SECONDS
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.waiting_since = self.loop.time()
+        self.in_body = False
+        self.head_bytes = 0
+        self.span_bytes = 0
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.waiting_since = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.in_body:
+            self.head_bytes += len(data)
+            if self.head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self.in_body = True
+        self.head_bytes = self.span_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self.span_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.in_body = False
+        self.waiting_since = 0.0
+        super().on_message_complete()
+
+    def sweep(self, now: float) -> None:
+        """Closes the connection where its sender is too slow; our own back pressure is not held against it."""
+        if not self.waiting_since:
+            return
+        elapsed = now - self.waiting_since
+        if not self.in_body:
+            if elapsed > self.head_seconds:
+                self.transport.abort()
+        elif elapsed > self.stall_seconds:
+            if self.span_bytes < STALL_BYTES and not self.flow.read_paused:
+                self.transport.abort()
+            self.waiting_since, self.span_bytes = now, 0
+
+
+class Server(uvicorn.Server):
+    """One web process's server; a sweep each second beside its own tick."""
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, TimedProtocol):
+                    connection.sweep(now)
+        return await super().on_tick(counter)
+
+
+def serve(application: Callable[..., Any], listener: socket.socket) -> None:
+    """Serves until SIGTERM or SIGINT; then requests in flight are answered and the socket is closed."""
+    config = uvicorn.Config(
+        application,
+        loop="uvloop",
+        http=TimedProtocol,
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,  # who may be believed is decided in edge/principals.py and rest/requests.py
+        server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int, backlog: int = 2048) -> socket.socket:
+    """The listening socket, inherited by every web process; OSError where the address is in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host.strip("[]"), port))
+    listener.listen(backlog)
+    listener.set_inheritable(True)
+    listener.setblocking(False)
+    return listener

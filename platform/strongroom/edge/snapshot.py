@@ -1,0 +1,151 @@
+"""What is served, in memory: deployments with their live version, signature, limits and policy, one look-up a request.
+
+An entry is read from the database at its first use and again at the first use after a change (the generations
+`deployments` and, for the tenants' limits, `principals`). While the database is away, entries go on serving for
+STRONGROOM_STALE_SECONDS, then 503. Knows no cells: where a deployment is loaded is deployments/targets.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import Error
+
+from inference.signature import Signature
+from strongroom.access.generations import GENERATIONS
+from strongroom.deployments import services as deployments
+from strongroom.edge import database
+from strongroom.errors import NotFound, Unavailable
+from strongroom.tenants import scope
+from strongroom.tenants import services as tenants
+from strongroom.tenants.models import Tenant
+
+MAX_ENTRIES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A deployment and the one live version behind it, as the hot path needs them."""
+
+    tenant_id: UUID
+    tenant: str  # the id as the cells know it
+    deployment_id: UUID
+    name: str
+    state: str
+    model: str
+    version: int
+    version_id: UUID
+    engine_version: str  # its id as the cells know it
+    signature: Signature
+    policy: dict[str, Any] | None  # None where it changes nothing
+    requests_per_second: float | None
+    concurrency: int | None
+    deadline_ms: int
+    tenant_requests_per_second: float | None
+
+
+@dataclass(slots=True)
+class _Entry:
+    served: Served | None  # None: there is no such deployment
+    generations: tuple[int, int]
+
+
+class Deployments:
+    """The entries of one process, by tenant and name. Everything but `_load` runs on the event loop."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[UUID, str], _Entry] = {}
+        self._reading: dict[tuple[UUID, str], asyncio.Task[Served | None]] = {}
+        self._stale_seconds = settings.ENVIRONMENT.number("stale_seconds")
+
+    def peek(self, tenant_id: UUID, name: str) -> Served | None:
+        """From memory, where the entry is of the present generation; else None, then `find`."""
+        entry = self._entries.get((tenant_id, name))
+        if entry is None or entry.generations != _generations():
+            return None
+        return entry.served if GENERATIONS.silent_seconds() <= self._stale_seconds else None
+
+    async def find(self, tenant_id: UUID, name: str) -> Served:
+        """The deployment; NotFound, Unavailable."""
+        key = (tenant_id, name)
+        entry = self._entries.get(key)
+        if (
+            entry is not None
+            and entry.generations == _generations()
+            and GENERATIONS.silent_seconds() <= self._stale_seconds
+        ):
+            served = entry.served
+        else:
+            served = await self._read_once(key, entry)
+        if served is None:
+            raise NotFound(f"there is no deployment {name!r}")
+        return served
+
+    async def _read_once(self, key: tuple[UUID, str], old: _Entry | None) -> Served | None:
+        """One look into the database for all who ask at the same time."""
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.create_task(self._read(*key, old))
+            reading.add_done_callback(lambda done: self._read_ended(key, done))
+        return await asyncio.shield(reading)
+
+    def _read_ended(self, key: tuple[UUID, str], reading: asyncio.Task[Served | None]) -> None:
+        del self._reading[key]
+        if not reading.cancelled():
+            reading.exception()  # seen, though all who asked may have gone
+
+    async def _read(self, tenant_id: UUID, name: str, old: _Entry | None) -> Served | None:
+        """From the database; from memory while it is away."""
+        generations = _generations()
+        try:
+            served = await database.run(load, tenant_id, name)
+        except (Error, Unavailable) as error:
+            if old is not None and GENERATIONS.silent_seconds() <= self._stale_seconds:
+                return old.served
+            raise Unavailable("the database is unavailable; try again", code="database_unavailable") from error
+        if len(self._entries) >= MAX_ENTRIES:
+            self._entries.clear()
+        self._entries[(tenant_id, name)] = _Entry(served, generations)
+        return served
+
+
+DEPLOYMENTS = Deployments()
+
+
+def _generations() -> tuple[int, int]:
+    return GENERATIONS.number("deployments"), GENERATIONS.number("principals")
+
+
+def load(tenant_id: UUID, name: str) -> Served | None:
+    """The deployment as its rows say it, None where there is none. Blocks."""
+    with scope.tenant(tenant_id, write=False):
+        try:
+            row = deployments.resolve(name)
+        except NotFound:
+            return None
+        traffic = row.traffic.select_related("version__model").filter(mode="live").first()
+        if traffic is None:
+            return None
+        limits = deployments.LIMITS | row.limits
+        policy = deployments.POLICY | row.output_policy
+        return Served(
+            tenant_id=tenant_id,
+            tenant=str(tenant_id),
+            deployment_id=row.id,
+            name=row.name,
+            state=row.state,
+            model=traffic.version.model.name,
+            version=traffic.version.number,
+            version_id=traffic.version_id,
+            engine_version=str(traffic.version_id),
+            signature=Signature.from_json(traffic.version.signature),
+            policy=None if policy == deployments.POLICY else policy,
+            requests_per_second=limits["requests_per_second"],
+            concurrency=limits["concurrency"],
+            deadline_ms=limits["deadline_ms"],
+            tenant_requests_per_second=tenants.limits(Tenant.objects.get(id=tenant_id))["requests_per_second"],
+        )

@@ -1,0 +1,135 @@
+"""The door of the metering: uses counted in memory, added to the table in numbered batches, each exactly once.
+
+A batch belongs to (process, number). What was counted since the last one becomes the next batch; a batch whose flush
+failed, or whose commit was not heard of, is sent again under its number and changes nothing the second time. Knows
+nothing of prices and budgets; a process killed outright loses what it had not flushed, at most a flush's interval.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from time import time
+from typing import Any
+from uuid import UUID
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+from strongroom import ids
+from strongroom.metering.models import Batch, Usage
+from strongroom.tenants import scope
+
+Key = tuple[UUID, UUID, UUID, UUID, int]  # tenant, deployment, version, principal, minute since the epoch
+KEYS = ("tenant_id", "deployment_id", "version_id", "principal_id", "minute")
+REMEMBERED = timedelta(days=7)  # a batch is repeated within minutes or never
+FORGET_EVERY = 500  # batches
+COUNTERS = ("calls", "items", "errors", "compute_us", "queue_us")
+
+
+class Meter:
+    """The uses that one process has seen. `count` and `cut` belong to one thread; `send` may run on another."""
+
+    def __init__(self) -> None:
+        self.process_id = ids.new()
+        self.number = 0
+        self._open: dict[Key, list[int]] = {}
+        self._sent: dict[Key, list[int]] = {}  # the batch under `number`, kept until it is known to be counted
+        self._sending = threading.Lock()  # one batch is sent by one thread
+
+    def count(
+        self,
+        tenant_id: UUID,
+        deployment_id: UUID,
+        version_id: UUID,
+        principal_id: UUID,
+        *,
+        items: int = 0,
+        failed: bool = False,
+        compute_us: int = 0,
+        queue_us: int = 0,
+    ) -> None:
+        """One call. Never waits, never fails."""
+        key = (tenant_id, deployment_id, version_id, principal_id, int(time()) // 60)
+        counters = self._open.get(key)
+        if counters is None:
+            counters = self._open[key] = [0, 0, 0, 0, 0]
+        counters[0] += 1
+        counters[1] += items
+        counters[2] += failed
+        counters[3] += compute_us
+        counters[4] += queue_us
+
+    def cut(self) -> bool:
+        """Makes what was counted so far the next batch, on the counting thread; whether there is one to send."""
+        if not self._sent and self._open:
+            self.number += 1
+            self._open, self._sent = {}, self._open
+        return bool(self._sent)
+
+    def send(self) -> None:
+        """Adds the batch that `cut` made to the table, on any thread. DatabaseError leaves it to be sent again."""
+        with self._sending:
+            if self._sent:
+                store(self.process_id, self.number, self._sent)
+                self._sent = {}
+
+    def flush(self) -> None:
+        """Everything, what an earlier failure left included: for a process's end and whoever has one thread."""
+        while self.cut():
+            self.send()
+
+
+METER = Meter()
+
+
+def store(process_id: UUID, number: int, counted: dict[Key, list[int]]) -> bool:
+    """Adds a batch, in one transaction; False where it was added before."""
+    with scope.operator("metering: add a batch of usage"):
+        connection = connections[scope.alias()]
+        if not _first_time(connection, process_id, number):
+            return False
+        rows = [_row(connection, key, counters) for key, counters in sorted(counted.items())]
+        with connection.cursor() as cursor:
+            cursor.executemany(_ADD, rows)
+        if number % FORGET_EVERY == 0:
+            Batch.objects.filter(at__lt=timezone.now() - REMEMBERED).delete()
+        return True
+
+
+def _first_time(connection: BaseDatabaseWrapper, process_id: UUID, number: int) -> bool:
+    table = Batch._meta.db_table
+    values = [
+        _value(connection, Batch, "process_id", process_id),
+        number,
+        _value(connection, Batch, "at", timezone.now()),
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} (process_id, number, at) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",  # noqa: S608  # the table's name is ours
+            values,
+        )
+        return bool(cursor.rowcount == 1)
+
+
+_ADD = (
+    f"INSERT INTO {Usage._meta.db_table} AS counted ({', '.join(KEYS + COUNTERS)}) "  # noqa: S608  # names of ours only
+    f"VALUES ({', '.join(['%s'] * len(KEYS + COUNTERS))}) ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET "
+    + ", ".join(f"{name} = counted.{name} + excluded.{name}" for name in COUNTERS)
+)
+
+
+def _row(connection: BaseDatabaseWrapper, key: Key, counters: list[int]) -> list[Any]:
+    *identities, minute = key
+    values: list[Any] = [
+        _value(connection, Usage, name, value) for name, value in zip(KEYS[:-1], identities, strict=True)
+    ]
+    moment = datetime.fromtimestamp(minute * 60, UTC)
+    return [*values, _value(connection, Usage, "minute", moment), *counters]
+
+
+def _value(connection: BaseDatabaseWrapper, model: Any, name: str, value: Any) -> Any:
+    """As this database keeps it: SQLite has no uuid."""
+    field = next(each for each in model._meta.concrete_fields if each.attname == name)
+    return field.get_db_prep_value(value, connection)

@@ -1,0 +1,110 @@
+"""`manage.py web`: the front door. One process, or STRONGROOM_WEB_PROCESSES that share the listening socket.
+
+With several, this process only listens and watches: it starts each server process with the socket, starts a lost one
+again and hands the stop signal on. A server process whose parent is gone ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+PR_SET_PDEATHSIG = 1
+STOP_SECONDS = 30.0
+RESTART_SECONDS = 0.5
+
+
+class Command(BaseCommand):
+    help = "Serve the API, the panel and predictions on STRONGROOM_BIND:STRONGROOM_PORT."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--descriptor", type=int, help="an inherited listening socket (used by web itself)")
+
+    def handle(self, *args: Any, descriptor: int | None = None, **options: Any) -> None:
+        if descriptor is not None:
+            _die_with_parent()
+            _serve(socket.socket(fileno=descriptor))
+            return
+        environment = settings.ENVIRONMENT
+        listener = _listen(environment.bind, environment.number("port"))
+        processes = max(1, environment.number("web_processes"))
+        if processes == 1:
+            _serve(listener)
+        else:
+            Processes(listener, processes).run()
+
+
+def _listen(bind: str, port: int) -> socket.socket:
+    from strongroom.edge import server
+
+    try:
+        return server.listen(bind, port)
+    except OSError as error:
+        remedy = (
+            "stop what uses it or set STRONGROOM_PORT" if error.errno == errno.EADDRINUSE else "set STRONGROOM_BIND"
+        )
+        raise CommandError(f"cannot listen on {bind}:{port}: {error.strerror}; {remedy}") from None
+
+
+def _serve(listener: socket.socket) -> None:
+    from strongroom.asgi import application
+    from strongroom.edge import server
+
+    server.serve(application, listener)
+
+
+def _die_with_parent() -> None:
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent or parent == 1:
+        raise SystemExit("the web process that started this one is gone")
+
+
+class Processes:
+    """The server processes of this front door; everything runs on the main thread."""
+
+    def __init__(self, listener: socket.socket, count: int) -> None:
+        self.listener = listener
+        self.children: list[subprocess.Popen[bytes]] = []
+        self.count = count
+        self.stopping = False
+
+    def run(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        while not self.stopping:
+            self.children = [child for child in self.children if child.poll() is None]
+            while len(self.children) < self.count and not self.stopping:
+                self.children.append(self._start())
+            time.sleep(RESTART_SECONDS)
+        self._end()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, sys.argv[0], "web", "--descriptor", str(self.listener.fileno())]
+        return subprocess.Popen(command, pass_fds=[self.listener.fileno()], stdin=subprocess.DEVNULL)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopping = True
+
+    def _end(self) -> None:
+        self.listener.close()
+        for child in self.children:
+            child.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for child in self.children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
