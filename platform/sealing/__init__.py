@@ -4,9 +4,10 @@ Knows the bytes, the keys of one artefact and a tenant's key pair. Knows no data
 key management service: callers bring descriptors, keys and what they expect to find.
 """
 
+from sealing.cipher import new_data_key
 from sealing.errors import ArtefactCorrupt, SealingError, SourceChanged, WrongKey
 from sealing.layout import HEAD_BYTES, Identity, Segments
-from sealing.stream import SealReader, SealWriter, inspect, new_data_key, seal_file, seal_memory
+from sealing.stream import SealReader, SealWriter, inspect, seal_file, seal_memory
 from sealing.wrapping import TenantKeyPair, generate_tenant_key, unwrap_data_key, wrap_data_key
 
 __all__ = [

@@ -1,24 +1,21 @@
 """Sealing and opening a stream of any length: Tink's AES-GCM-HKDF streaming behind an identity header.
 
-Knows the cipher and the buffers; offsets come from layout.py. Segments go through buffers that are kept, since fresh
-memory costs more than the cipher (first touch is about 0.4 GB/s, AES-GCM 6 GB/s). Ciphertext is never mapped: its
-writer could change it between the check and the use.
+Knows buffers, files and what to refuse; offsets come from layout.py, keys from cipher.py. Segments go through buffers
+that are kept, since fresh memory costs more than the cipher (first touch is about 0.4 GB/s, AES-GCM 6 GB/s).
+Ciphertext is never mapped: its writer could change it between the check and the use.
 """
 
 import hmac
 import io
 import os
-import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from sealing.cipher import Cipher, Head, tag_of
 from sealing.errors import ArtefactCorrupt, SourceChanged
 from sealing.layout import (
     GCM_TAG_BYTES,
@@ -39,58 +36,6 @@ if TYPE_CHECKING:
 Bytes = bytes | bytearray | memoryview
 
 _SEGMENTS_PER_WORKER = 4  # below it a thread costs more than it saves: two workers from 8 MiB up
-_SALT = slice(1, 33)
-_NONCE_PREFIX = slice(33, 40)
-
-
-def new_data_key() -> bytes:
-    """One per sealing: never used for a second stream, nor again after a failed write."""
-    return os.urandom(32)
-
-
-def _new_stream_header() -> bytes:
-    return bytes([STREAM_HEADER_BYTES]) + os.urandom(STREAM_HEADER_BYTES - 1)
-
-
-def _derive(data_key: bytes, salt: bytes | None, info: bytes) -> bytes:
-    return HKDF(hashes.SHA256(), 32, salt, info).derive(data_key)
-
-
-def _header_tag(data_key: bytes, identity_header: bytes, stream_header: bytes) -> bytes:
-    """Commits to the key, the identity and this one stream. AES-GCM alone opens under two keys what was made to."""
-    key = _derive(data_key, None, b"strongroom header tag 1")
-    return hmac.digest(key, identity_header + stream_header, "sha256")
-
-
-class _Cipher:
-    """AES-256-GCM over the numbered segments of one stream; threads share it."""
-
-    def __init__(self, data_key: bytes, identity_header: bytes, stream_header: bytes) -> None:
-        self._prefix = stream_header[_NONCE_PREFIX]
-        self._aead = AESGCM(_derive(data_key, stream_header[_SALT], identity_header))
-
-    def _nonce(self, index: int, last: bool) -> bytes:
-        return self._prefix + struct.pack(">I?", index, last)
-
-    def seal(self, index: int, last: bool, plain: memoryview, out: memoryview) -> memoryview:
-        sealed = out[: len(plain) + GCM_TAG_BYTES]
-        self._aead.encrypt_into(self._nonce(index, last), plain, None, sealed)
-        return sealed
-
-    def open(self, index: int, last: bool, sealed: memoryview, out: memoryview) -> None:
-        self._aead.decrypt_into(self._nonce(index, last), sealed, None, out)
-
-
-class _Head:
-    """The 136 bytes that open a new artefact, and the cipher of what follows them."""
-
-    def __init__(self, data_key: bytes, identity: Identity, segment_log2: int) -> None:
-        if len(data_key) != 32:
-            raise ValueError("a data key has 32 bytes")
-        header, stream_header = identity.header(segment_log2), _new_stream_header()
-        self.tag = _header_tag(data_key, header, stream_header)
-        self.bytes = header + self.tag + stream_header
-        self.cipher = _Cipher(data_key, header, stream_header)
 
 
 class SealWriter:
@@ -109,7 +54,7 @@ class SealWriter:
         *,
         segment_log2: int = 20,
     ) -> None:
-        head = _Head(data_key, identity, segment_log2)
+        head = Head(data_key, identity, segment_log2)
         self.header_tag = head.tag
         self.size_bytes = 0
         self.stored_bytes = 0
@@ -229,7 +174,7 @@ def _seal_side_by_side(
     workers: int,
 ) -> bytes:
     """Each worker has its own reader and buffer and takes every n-th segment: the cipher lets go of the lock."""
-    head = _Head(data_key, identity, segment_log2)
+    head = Head(data_key, identity, segment_log2)
     plan = Segments.of_plaintext(segment_log2, size_bytes)
     if os.fstat(target).st_size:
         raise ValueError("the target is not empty: what it holds beyond the artefact's end would stay")
@@ -289,9 +234,9 @@ class SealReader:
         self._descriptor, self._artefact = descriptor, identity.artefact
         head = _expected_head(descriptor, identity, header_tag)
         header, stream_header = head[:IDENTITY_BYTES], head[STREAM_OFFSET:]
-        if not hmac.compare_digest(header_tag, _header_tag(data_key, header, stream_header)):
+        if not hmac.compare_digest(header_tag, tag_of(data_key, header, stream_header)):
             raise ArtefactCorrupt(self._artefact)
-        self._cipher = _Cipher(data_key, header, stream_header)
+        self._cipher = Cipher(data_key, header, stream_header)
         self._plan = _expected_segments(descriptor, head, identity.artefact, stored_bytes)
         self.size_bytes = self._plan.size_bytes
         self._spare: list[memoryview] = []  # buffers at rest; append and pop are atomic

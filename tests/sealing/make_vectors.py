@@ -7,8 +7,7 @@ because the page lists their SHA-256 and Tink opens them (test_vectors.py).
 from pathlib import Path
 from unittest import mock
 
-from sealing import SealWriter, stream
-
+from sealing import SealWriter, cipher
 from tests.sealing.artefacts import KEY, MODEL
 
 FOLDER = Path(__file__).parent.parent / "vectors" / "sealing"
@@ -21,7 +20,7 @@ def plaintext(size: int) -> bytes:
 
 def made(log2: int, size: int) -> bytes:
     stored = bytearray()
-    with mock.patch.object(stream, "_new_stream_header", return_value=STREAM_HEADER):
+    with mock.patch.object(cipher, "new_stream_header", return_value=STREAM_HEADER):
         writer = SealWriter(stored.extend, KEY, MODEL, segment_log2=log2)
     writer.write(plaintext(size))
     writer.close()

@@ -5,8 +5,8 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sealing import HEAD_BYTES, Identity, Segments
 
+from sealing import HEAD_BYTES, Identity, Segments
 from tests.sealing.artefacts import MODEL
 
 

@@ -5,9 +5,9 @@ import random
 from uuid import uuid4
 
 import pytest
-from sealing import ArtefactCorrupt, Identity, SealReader, inspect
-from sealing.stream import _Cipher, _derive, _header_tag, _new_stream_header
 
+from sealing import ArtefactCorrupt, Identity, SealReader, inspect
+from sealing.cipher import Cipher, derive, new_stream_header, tag_of
 from tests.sealing import independent
 from tests.sealing.artefacts import (
     ARTEFACT,
@@ -130,32 +130,32 @@ def test_another_data_key_is_refused_at_the_header() -> None:
     assert refused(sealed(b"weights"), key=os.urandom(32)).segment is None
 
 
-def test_an_older_file_of_the_same_artefact_is_refused_by_the_databases_header_tag() -> None:
+def test_an_older_file_of_the_same_artefact_is_refused_by_the_databasestag_of() -> None:
     older, newer = sealed(b"version 1"), sealed(b"version 2")
     assert refused(older, header_tag=newer[64:96]).segment is None
 
 
 def test_an_empty_last_segment_after_a_full_one_is_refused_though_tink_reads_it() -> None:
-    plain, header, stream_header = os.urandom(FIRST), MODEL.header(LOG2), _new_stream_header()
-    cipher, buffer = _Cipher(KEY, header, stream_header), memoryview(bytearray(SEGMENT))
+    plain, header, stream_header = os.urandom(FIRST), MODEL.header(LOG2), new_stream_header()
+    cipher, buffer = Cipher(KEY, header, stream_header), memoryview(bytearray(SEGMENT))
     full = bytes(cipher.seal(0, False, memoryview(plain), buffer))
     empty = bytes(cipher.seal(1, True, memoryview(b""), buffer))
     stream = stream_header + full + empty
     assert independent.open_stream(KEY, LOG2, header, stream) == plain
-    assert refused(header + _header_tag(KEY, header, stream_header) + stream).segment == 1
+    assert refused(header + tag_of(KEY, header, stream_header) + stream).segment == 1
 
 
 def test_a_stream_that_tink_opens_under_two_keys_opens_under_the_sealed_one_only() -> None:
-    header, stream_header = MODEL.header(20), _new_stream_header()
+    header, stream_header = MODEL.header(20), new_stream_header()
     keys = [os.urandom(32), os.urandom(32)]
-    streams_keys = [_derive(key, stream_header[1:33], header) for key in keys]
+    streams_keys = [derive(key, stream_header[1:33], header) for key in keys]
     nonce = stream_header[33:] + bytes(4) + b"\1"
     stream = stream_header + ciphertext_for_two_keys(streams_keys[0], streams_keys[1], nonce, os.urandom(16))
     by_tink = [independent.open_stream(key, 20, header, stream) for key in keys]
     assert len(by_tink[0]) == len(by_tink[1]) == 32
     assert by_tink[0] != by_tink[1]
 
-    stored = header + _header_tag(keys[0], header, stream_header) + stream
+    stored = header + tag_of(keys[0], header, stream_header) + stream
     assert opened(stored, key=keys[0]) == by_tink[0]
     assert refused(stored, key=keys[1]).segment is None
 

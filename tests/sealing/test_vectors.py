@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from sealing import ArtefactCorrupt
 
+from sealing import ArtefactCorrupt
 from tests.sealing import independent
 from tests.sealing.artefacts import ARTEFACT, KEY, TENANT, opened, reader_of
 from tests.sealing.make_vectors import FOLDER, made, plaintext

@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from sealing import SealReader, seal_file, seal_memory
 
+from sealing import SealReader, seal_file, seal_memory
 from tests.sealing import independent
 from tests.sealing.artefacts import ARTEFACT, BOUNDARIES, KEY, LOG2, MODEL, TENANT, descriptor_of, opened, sealed
 

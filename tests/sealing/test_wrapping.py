@@ -4,8 +4,8 @@ import json
 from uuid import UUID, uuid4
 
 import pytest
-from sealing import WrongKey, generate_tenant_key, new_data_key, unwrap_data_key, wrap_data_key
 
+from sealing import WrongKey, generate_tenant_key, new_data_key, unwrap_data_key, wrap_data_key
 from tests.sealing.artefacts import ARTEFACT, TENANT
 from tests.sealing.make_vectors import FOLDER
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sealing import SealReader, SealWriter, SourceChanged, new_data_key, seal_file, seal_memory
 
+from sealing import SealReader, SealWriter, SourceChanged, new_data_key, seal_file, seal_memory
 from tests.sealing.artefacts import FIRST, KEY, LOG2, MODEL, REST, SEGMENT, descriptor_of, opened, sealed
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from strongroom.tenants import scope
 from strongroom.tenants.services import create_tenant
 

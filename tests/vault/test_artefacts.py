@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.utils import timezone
+
 from sealing import generate_tenant_key, new_data_key, wrap_data_key
 from strongroom.errors import Gone, StrongroomError, Unavailable
 from strongroom.tenants import scope
 from strongroom.vault import keys, services
 from strongroom.vault.kms import Wrapped
 from strongroom.vault.models import Artefact, TenantKey
-
 from tests.sealing import independent
 
 MARKER = b"MARKER: weights of the tenant"

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+
 from strongroom.vault.keyring import LIFETIME_SECONDS, Key, Keyring
 
 

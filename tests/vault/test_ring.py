@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
 from strongroom.vault.kms import KmsGone, KmsRefused, KmsUnavailable, RingKms, Wrapped
 
 KEY = "tenant-7"

@@ -12,11 +12,11 @@ from django.core.exceptions import FieldError
 from django.db import connection, models, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from strongroom.errors import Unavailable
 from strongroom.idempotency.models import Answer
 from strongroom.tenants import scope
 from strongroom.vault import fields, keys, services
-
 from tests.sealing import independent
 
 VALUE = {"columns": ["MARKER income", "age"], "größe": 1.5, "none": None}

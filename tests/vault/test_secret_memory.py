@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from strongroom.vault import secret_memory
 from strongroom.vault.keyring import Key
 from strongroom.vault.secret_memory import PAGE_BYTES, SLOT_BYTES, SecretMemory

@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+
 from sealing import Identity, SealWriter, new_data_key, wrap_data_key
 from strongroom.errors import NotFound, Unavailable
+from strongroom.tenants import scope
 from strongroom.vault import keys, services
 from strongroom.vault.models import Artefact
 from strongroom.vault.services import Slot, SlotRefused
@@ -23,9 +25,9 @@ class Child:
     slot: Slot
     claims: dict[str, Any]
 
-    def seal(self, plain: bytes) -> None:
+    def seal(self, plain: bytes, artefact: UUID | None = None) -> None:
         public, generation = services.public_key(self.slot.tenant_id)
-        artefact, key = uuid4(), new_data_key()
+        artefact, key = artefact or uuid4(), new_data_key()
         writer = SealWriter(
             lambda piece: os.write(self.slot.descriptor, piece),
             key,
@@ -159,3 +161,18 @@ def test_a_slot_waits_for_keys_that_are_away(child: Child, inside: UUID, ring: P
         child.adopted()
     ring.with_name("unmounted").rename(ring)
     assert services.read_bytes(child.adopted()) == PLAIN
+
+
+def test_an_id_that_another_tenant_has_is_refused_and_leaves_nothing(
+    tenant_id: UUID, other_tenant_id: UUID, objects: Path
+) -> None:
+    with scope.tenant(other_tenant_id):
+        theirs = services.seal_bytes(other_tenant_id, "model", PLAIN)
+    with scope.tenant(tenant_id):
+        child = Child(services.open_slot(tenant_id), {})
+        child.seal(PLAIN, artefact=theirs.id)
+        with pytest.raises(SlotRefused, match="there already"):
+            child.adopted()
+    assert files(objects) == [objects / theirs.object_name]
+    with scope.tenant(other_tenant_id):
+        assert services.read_bytes(theirs) == PLAIN

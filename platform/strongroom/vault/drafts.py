@@ -16,8 +16,8 @@ from datetime import datetime
 from uuid import UUID
 
 from django.utils import timezone
-from sealing import ArtefactCorrupt, Identity, SealWriter, inspect, seal_memory
 
+from sealing import ArtefactCorrupt, Identity, SealWriter, inspect, seal_memory
 from strongroom.errors import Unavailable
 from strongroom.vault import keys
 from strongroom.vault.models import Artefact

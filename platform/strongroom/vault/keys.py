@@ -20,8 +20,8 @@ from uuid import UUID
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
-from sealing import generate_tenant_key
 
+from sealing import generate_tenant_key
 from strongroom.errors import Gone, NotFound, StrongroomError, Unavailable
 from strongroom.tenants import scope
 from strongroom.vault.keyring import Key, Keyring

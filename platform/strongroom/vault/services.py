@@ -18,11 +18,11 @@ from typing import Self
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Sum
 from django.utils import timezone
-from sealing import ArtefactCorrupt, Identity, SealReader, WrongKey, new_data_key, unwrap_data_key, wrap_data_key
 
+from sealing import ArtefactCorrupt, Identity, SealReader, WrongKey, new_data_key, unwrap_data_key, wrap_data_key
 from strongroom import ids
 from strongroom.errors import Gone, Unavailable
 from strongroom.tenants import scope
@@ -139,15 +139,20 @@ def adopt(
         slot.discard()
         raise
     slot.publish(identity, header_tag, size_bytes)
-    return drafts.insert(
-        _store(),
-        identity,
-        keys.Current(key.id, key.generation, bytes(key.public_key)),
-        header_tag=header_tag,
-        wrapped_data_key=wrapped_data_key,
-        size_bytes=size_bytes,
-        expires_at=expires_at,
-    )
+    try:
+        with transaction.atomic(using=scope.alias()):
+            return drafts.insert(
+                _store(),
+                identity,
+                keys.Current(key.id, key.generation, bytes(key.public_key)),
+                header_tag=header_tag,
+                wrapped_data_key=wrapped_data_key,
+                size_bytes=size_bytes,
+                expires_at=expires_at,
+            )
+    except IntegrityError:  # another tenant's artefact has that id, which no honest child hits
+        _store().remove(drafts.object_name(identity))
+        raise SlotRefused("an artefact of that id is there already") from None
 
 
 def data_key(artefact: Artefact) -> bytes:
