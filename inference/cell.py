@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import sandbox
-
 from inference.batching import Loop, Model, Plan, Request, Scheduler, plan_infer
 from inference.errors import InferenceError, InputRefused, LoadFailed, ModelUnknown, ProtocolError
 from inference.loading import LoadOrder, load

@@ -25,6 +25,7 @@ MAX_IMAGE_PIXELS: Final = 64_000_000
 MAX_ROWS: Final = 1_000_000
 MAX_NPY_HEADER_BYTES: Final = 4096
 _MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none"})
+_DEPTH_8: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -242,22 +243,32 @@ def _image(signature: Signature, kind: str, body: Buffer) -> dict[str, Array]:
         raise MediaTypeUnsupported(f"the model takes no image; {', '.join(accepted(signature))} are accepted")
     from PIL import Image  # only here: most cells never see a picture
 
-    _, channels, height, width = tensor.shape
     Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
+    _, channels, height, width = tensor.shape
     wanted = "PNG" if kind == "image/png" else "JPEG"
+    unreadable = InputRefused("", "image", f"is no {wanted} image that can be read", f"expected {kind}")
     try:
-        with Image.open(io.BytesIO(body), formats=[wanted]) as image:
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise InputRefused("", "image", f"has {image.width} × {image.height} pixels", "expected fewer")
-            pixels = image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
-    except InputRefused:
+        image = Image.open(io.BytesIO(body), formats=[wanted])
+        _check_picture(image.width * image.height, image.mode)
+        pixels = image.convert(_MODES[channels])
+        if pixels.size != (width, height):
+            pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+    except (InputRefused, MemoryError):
         raise
-    except MemoryError:
-        raise
+    except Image.DecompressionBombError:
+        _check_picture(MAX_IMAGE_PIXELS + 1, "L")
+        raise unreadable from None
     except Exception:  # a decoder fed hostile bytes may raise anything; all of it means the same to the caller
-        raise InputRefused("", "image", f"is not a {wanted} image that can be read", f"expected {kind}") from None
+        raise unreadable from None
     array = np.asarray(pixels, dtype=np.uint8).reshape(height, width, channels)
-    return {tensor.name: cast(tensor, np.ascontiguousarray(array.transpose(2, 0, 1))[None])}
+    return {tensor.name: np.ascontiguousarray(array.transpose(2, 0, 1))[None]}
+
+
+def _check_picture(pixels: int, mode: str) -> None:
+    if pixels > MAX_IMAGE_PIXELS:
+        raise InputRefused("", "image", "has too many pixels", f"expected at most {MAX_IMAGE_PIXELS}")
+    if mode not in _DEPTH_8:
+        raise InputRefused("", "image", "has more than 8 bits a channel", "save it with 8 bits a channel")
 
 
 # --- npy ---

@@ -14,12 +14,12 @@ from typing import Final, cast
 from uuid import UUID
 
 import orjson
-from sealing import ArtefactCorrupt, Identity, SealReader
 
 from inference.engine import MAX_MODEL_BYTES, OnnxEngine
 from inference.errors import LoadFailed, ProtocolError
 from inference.protocol import Frame
 from inference.signature import Signature, SignatureInvalid
+from sealing import ArtefactCorrupt, Identity, SealReader
 
 KEY_BYTES: Final = 32
 SIGNATURE_OFFSET: Final = 64

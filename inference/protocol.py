@@ -16,7 +16,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 import numpy.typing as npt
 
-from inference.errors import ProtocolError
+from inference.errors import ProtocolError as ProtocolError
 
 Array = npt.NDArray[Any]
 Buffer = bytes | bytearray | memoryview
@@ -26,6 +26,7 @@ ALIGNMENT: Final = 64
 MAX_FRAME_BYTES: Final = 64 << 20
 MAX_HEADER_BYTES: Final = 0xFFFF
 MAX_AXES: Final = 16
+COPIED_BYTES: Final = 4096
 
 INFER: Final = 1
 ANSWER: Final = 2
@@ -94,10 +95,18 @@ def datatype_of(array: Array) -> str:
 # --- writing ---
 
 
-def pack_header(fields: Mapping[str, Any]) -> bytes:
-    """The header with the padding after it, so that the body begins at a multiple of 64 bytes of the frame."""
+class Header(NamedTuple):
+    """A packed header: its length, and itself padded so that a body after it begins at a multiple of 64 bytes."""
+
+    length: int
+    padded: bytes
+
+
+def pack_header(fields: Mapping[str, Any]) -> Header:
     packed: bytes = msgpack.packb(fields, use_bin_type=True)
-    return padded(packed)
+    if len(packed) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"a header of {len(packed)} bytes is over the limit of {MAX_HEADER_BYTES}")
+    return Header(len(packed), padded(packed))
 
 
 def padded(packed: bytes) -> bytes:
@@ -108,19 +117,16 @@ def frame_parts(
     kind: int, request: int, fields: Mapping[str, Any], body: Sequence[Buffer] = (), *, deadline_ms: int = 0
 ) -> list[Buffer]:
     """A whole frame as buffers to be written one after the other."""
-    packed: bytes = msgpack.packb(fields, use_bin_type=True)
-    return [*frame_head(kind, request, deadline_ms, len(packed), padded(packed), sum(map(len, body))), *body]
+    return [*frame_head(kind, request, deadline_ms, pack_header(fields), sum(map(len, body))), *body]
 
 
-def frame_head(
-    kind: int, request: int, deadline_ms: int, header_length: int, header: bytes, body_bytes: int
-) -> tuple[bytes, bytes]:
-    """The first two buffers of a frame whose padded header is at hand already."""
-    length = HEAD.size + (len(header) if body_bytes else header_length) + body_bytes
-    if length > MAX_FRAME_BYTES or header_length > MAX_HEADER_BYTES:
+def frame_head(kind: int, request: int, deadline_ms: int, header: Header, body_bytes: int) -> tuple[bytes, bytes]:
+    """The first two buffers of a frame whose header is at hand already."""
+    shown = header.padded if body_bytes else header.padded[: header.length]
+    length = HEAD.size + len(shown) + body_bytes
+    if length > MAX_FRAME_BYTES:
         raise ProtocolError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
-    head = HEAD.pack(length, kind, 0, header_length, request, deadline_ms)
-    return head, header if body_bytes else header[:header_length]
+    return HEAD.pack(length, kind, 0, header.length, request, deadline_ms), shown
 
 
 def encode(kind: int, request: int, fields: Mapping[str, Any], body: Sequence[Buffer] = (), **options: int) -> bytes:
@@ -152,6 +158,8 @@ def raw_bytes(array: Array, datatype: str) -> Buffer:
     if datatype == "BYTES":
         return pack_elements(array)
     contiguous = np.ascontiguousarray(array, dtype=DTYPES[datatype])
+    if contiguous.nbytes <= COPIED_BYTES:
+        return contiguous.tobytes()  # 0.1 µs, where a view takes 1
     return contiguous.reshape(-1).view(np.uint8).data if contiguous.size else b""
 
 

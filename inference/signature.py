@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.errors import InputRefused
+from inference.errors import InputRefused as InputRefused
 from inference.protocol import DTYPES, Array, datatype_of
 
 TASKS = ("classification", "regression", "embedding", "other")

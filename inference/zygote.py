@@ -2,7 +2,8 @@
 
 `python -m inference.zygote`, descriptor 3 a SOCK_SEQPACKET to the agent. It is started before anything secret is read
 and holds nothing secret: no session, no key, no connection but the agent's. Cells are its children and die with it;
-it dies with the agent. Packets are JSON: `fork` in (with two descriptors), `forked` or `failed` and later `ended` out.
+it dies with the agent. Packets are JSON: `fork` (with two descriptors) and `kill` in; `ready`, `forked` or `failed`,
+and later `ended` out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import sys
 from typing import Any, Final
 
 import sandbox
-
 from inference import cell
 
 CHANNEL: Final = 3
@@ -48,6 +48,9 @@ def _serve(channel: socket.socket, children: dict[int, int]) -> bool:
         return False
     try:
         order = json.loads(packet)
+        if order.get("type") == "kill":
+            _kill(order.get("pid"), children)
+            return True
         if order.get("type") != "fork" or len(descriptors) != 2:
             raise ValueError("a fork packet has two descriptors")
         pid = _fork(order, descriptors[0], descriptors[1], [channel.fileno(), *children])
@@ -89,6 +92,12 @@ def _become(conditions: cell.Conditions, listening: int, agent: int, ours: list[
         cell.tell_failure(failure)
     finally:
         os._exit(code)
+
+
+def _kill(pid: object, children: dict[int, int]) -> None:
+    for child, number in children.items():
+        if number == pid:
+            signal.pidfd_send_signal(child, signal.SIGKILL)
 
 
 def _ended(channel: socket.socket, child: int, pid: int) -> None:

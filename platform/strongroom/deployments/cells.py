@@ -1,0 +1,276 @@
+"""The zygote and the cells that it forks, seen from the agent: start, load, unload, ask, notice the end.
+
+Frames and packets are those of docs/formats/processes.md. Knows no database and no policy: which cells there should be
+is keeper.py's. Everything runs on the agent's event loop, which is the process's main thread: the zygote is killed by
+the kernel when the thread that started it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import sandbox
+from inference.protocol import ERROR, LOAD, STATS, UNLOAD, Frame, FrameReader, ProtocolError, encode
+from strongroom.deployments.rows import Order
+
+PACKET_BYTES = 4096
+FORK_SECONDS = 10.0
+READY_SECONDS = 60.0
+LOAD_SECONDS = 600.0
+ANSWER_SECONDS = 60.0
+ZYGOTE_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
+SIGNATURE_OFFSET = 64
+BACKLOG = 512
+
+logger = logging.getLogger(__name__)
+
+
+class CellLost(Exception):
+    """The cell (or the zygote) ended."""
+
+
+class LoadRefused(Exception):
+    """The cell answered a load with an error; `code` is the cell's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What every cell of this node is started with."""
+
+    memory_bytes: int
+    threads: int
+    mode: sandbox.Mode
+    profile: str = "cell-cpu"
+
+
+class Zygote:
+    """The process that forks. `start` is called before anything secret is read, and again when it was killed."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.conditions = conditions
+        self._child: sandbox.Child | None = None
+        self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._lock = asyncio.Lock()
+
+    def start(self) -> None:
+        """Blocks until it has imported everything, about 0.3 s. SandboxUnavailable under `require`."""
+        self._child = sandbox.start(
+            [sys.executable, "-m", "inference.zygote"],
+            profile=self.conditions.profile,
+            memory_bytes=self.conditions.memory_bytes,
+            environment=ZYGOTE_ENVIRONMENT,
+            mode=self.conditions.mode,
+            errors=sys.stderr.fileno(),  # it and its cells write classes and places only
+        )
+        self._child.channel.settimeout(READY_SECONDS)
+        if not self._child.channel.recv(PACKET_BYTES):
+            self.end()
+            raise CellLost("the zygote ended while it started")
+        self._child.channel.setblocking(False)
+
+    def end(self) -> None:
+        """Kills it, and so every cell."""
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(ValueError, RuntimeError):  # no loop runs, or none read from it
+                asyncio.get_running_loop().remove_reader(child.channel.fileno())
+            child.end()
+
+    def watch(self) -> None:
+        """Reads its packets from now on; needs the running loop."""
+        if self._child is not None:
+            self._replies = asyncio.Queue()
+            asyncio.get_running_loop().add_reader(self._child.channel.fileno(), self._readable, self._child)
+
+    def _readable(self, child: sandbox.Child) -> None:
+        try:
+            packet = child.channel.recv(PACKET_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet = b""
+        if not packet:
+            self._replies.put_nowait({"type": "lost"})
+            if self._child is child:
+                self.end()
+            return
+        document = json.loads(packet)
+        if document["type"] == "ended":  # its end is seen on its own connection too; here is why
+            if document["code"]:
+                logger.warning("cell %d ended with %d", document["pid"], document["code"])
+        else:
+            self._replies.put_nowait(document)
+
+    def kill(self, pid: int) -> None:
+        """Asks for a cell's end. Only its parent can be sure that the number is still that cell's."""
+        if self._child is not None:
+            with contextlib.suppress(OSError):
+                self._child.channel.send(json.dumps({"type": "kill", "pid": pid}).encode())
+
+    async def fork(self, listening: socket.socket, connection: socket.socket) -> int:
+        """The pid of a new cell that has these two sockets; CellLost where there is no zygote just now."""
+        async with self._lock:
+            if self._child is None:
+                self.start()
+                self.watch()
+            order = {"type": "fork", **asdict(self.conditions)}
+            channel = cast(sandbox.Child, self._child).channel
+            try:
+                socket.send_fds(channel, [json.dumps(order).encode()], [listening.fileno(), connection.fileno()])
+                async with asyncio.timeout(FORK_SECONDS):
+                    reply = await self._replies.get()
+            except (OSError, TimeoutError):
+                self.end()
+                raise CellLost("the zygote does not answer") from None
+            if reply["type"] != "forked":
+                raise CellLost(f"no cell was forked: {reply.get('message', 'the zygote ended')}")
+            return int(reply["pid"])
+
+
+class Cell:
+    """One running cell and the agent's connection to it, whose end is the cell's end."""
+
+    def __init__(
+        self, tenant: UUID, device: str, path: Path, pid: int, connection: socket.socket, zygote: Zygote
+    ) -> None:
+        self.tenant, self.device, self.path, self.pid = tenant, device, path, pid
+        self._zygote = zygote
+        self.ended = asyncio.Event()
+        self.on_end: Callable[[], None] = lambda: None
+        self._socket = connection
+        self._reader = FrameReader()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Frame]] = {}
+        self._writing = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(connection.fileno(), self._readable)
+
+    @classmethod
+    async def start(cls, zygote: Zygote, tenant: UUID, device: str, path: Path) -> Cell:
+        """Forked and listening at `path`; nothing is loaded yet."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs, socket.socket(socket.AF_UNIX) as listening:
+                path.unlink(missing_ok=True)
+                listening.bind(str(path))
+                os.chmod(path, 0o600)
+                listening.listen(BACKLOG)
+                pid = await zygote.fork(listening, theirs)
+        except BaseException:
+            ours.close()
+            path.unlink(missing_ok=True)
+            raise
+        ours.setblocking(False)
+        return cls(tenant, device, path, pid, ours, zygote)
+
+    async def load(self, deployment: str, version: str, max_batch: int, order: Order) -> dict[str, Any]:
+        """Loaded and warm: seconds, resident_bytes. LoadRefused, CellLost. The order's key is wiped either way."""
+        fields = {
+            "deployment": deployment,
+            "version": version,
+            "tenant": str(self.tenant),
+            "artefact": str(order.artefact),
+            "header_tag": order.header_tag,
+            "stored_bytes": order.stored_bytes,
+            "batching": {"max_batch": max_batch},
+        }
+        padding = bytes(SIGNATURE_OFFSET - len(order.data_key))
+        try:
+            frame = bytearray(encode(LOAD, 0, fields, [order.data_key, padding, order.signature]))
+            try:
+                return (await self._ask(frame, LOAD_SECONDS, order.descriptor)).fields()
+            finally:
+                frame[:] = bytes(len(frame))
+        finally:
+            order.forget()
+
+    async def unload(self, deployment: str, version: str) -> None:
+        """Freed once what it had taken in is answered."""
+        await self._ask(bytearray(encode(UNLOAD, 0, {"model": deployment, "version": version})), ANSWER_SECONDS)
+
+    async def stats(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+        return (await self._ask(bytearray(encode(STATS, 0, {})), seconds)).fields()
+
+    def end(self) -> None:
+        """Closes the connection, at which the cell goes by itself; a hanging one is killed."""
+        if not self.ended.is_set():
+            self._lost()
+            self._zygote.kill(self.pid)
+
+    async def _ask(self, frame: bytearray, seconds: float, descriptor: int | None = None) -> Frame:
+        number = next(self._numbers)
+        frame[8:16] = number.to_bytes(8, "little")
+        future = self._waiting[number] = self._loop.create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._send(frame, descriptor)
+                answer: Frame = await future
+        except TimeoutError:
+            raise CellLost("the cell does not answer") from None
+        finally:
+            self._waiting.pop(number, None)
+        if answer.kind == ERROR:
+            fields = answer.fields()
+            raise LoadRefused(str(fields.get("code")), str(fields.get("message")))
+        return answer
+
+    async def _send(self, frame: bytearray, descriptor: int | None) -> None:
+        """The descriptor rides on the frame's first bytes; one frame at a time, so that it stays with its own."""
+        async with self._writing:
+            if self.ended.is_set():
+                raise CellLost("the cell ended")
+            try:
+                sent = 0
+                if descriptor is not None:
+                    sent = socket.send_fds(self._socket, [frame], [descriptor])
+                with memoryview(frame) as rest:
+                    await self._loop.sock_sendall(self._socket, rest[sent:])
+            except OSError:
+                self._lost()
+                raise CellLost("the cell ended") from None
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        try:
+            frames = self._reader.feed(data)
+        except ProtocolError:
+            data, frames = b"", []
+        for frame in frames:
+            future = self._waiting.get(frame.request)
+            if future is not None and not future.done():
+                future.set_result(frame)
+        if not data:
+            self._lost()
+
+    def _lost(self) -> None:
+        if self.ended.is_set():
+            return
+        self.ended.set()
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(CellLost("the cell ended"))
+        self.on_end()

@@ -1,0 +1,243 @@
+"""Keeps one tenant's cell on one device as it should be: started, restarted with growing pauses, loaded, unloaded.
+
+    assign(wanted) ─→ turn: cell there? ─→ load what is missing ─→ tell ─→ unload what nobody wants any more
+          ↑                    │ ended: again after a pause                 (a replaced version goes last)
+          └── cell's end ──────┘
+
+A version whose loading killed the cell twice is given up until its deployment changes: it would take the tenant's
+other models down with it. Knows no database: orders come from a function, what became of them goes to another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from uuid import UUID
+
+from sealing import SealingError
+from strongroom.deployments.cells import Cell, CellLost, LoadRefused, Zygote
+from strongroom.deployments.rows import Order, Report, Wanted
+from strongroom.errors import StrongroomError
+
+PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+STEADY_SECONDS = 60.0  # a cell that lived so long starts anew without a pause
+DRAIN_SECONDS = 0.5  # from cells.json without a version to its unloading; the edge looks every 0.05 s
+DEATHS_ALLOWED = 2
+LOOK_SECONDS = 5.0
+HANGING_SECONDS = 60.0
+PASSING = frozenset({"keys_unavailable", "database_unavailable", "storage_full"})
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Failure:
+    """Why a version is not loaded, and when it is tried again."""
+
+    code: str
+    wanted: Wanted
+    times: int = 1
+    again_at: float = 0.0
+
+    @property
+    def passing(self) -> bool:
+        """Tried again with growing pauses, and told as `loading`."""
+        return self.code in PASSING
+
+
+@dataclass(slots=True)
+class Ties:
+    """What a keeper gets from the agent."""
+
+    zygote: Zygote
+    folder: Path
+    order: Callable[[Wanted], Awaitable[Order]]
+    report: Callable[[Report], None]
+    publish: Callable[[], None]
+    names: Callable[[], str]
+
+
+class Keeper:
+    """One task on the agent's loop: `run`. The rest of its methods may be called from the loop at any time."""
+
+    def __init__(self, tenant: UUID, device: str, ties: Ties) -> None:
+        self.tenant, self.device = tenant, device
+        self.cell: Cell | None = None
+        self.state = "starting"
+        self.loaded: dict[tuple[str, str], Wanted] = {}
+        self.failures: dict[tuple[str, str], Failure] = {}
+        self._deaths_while_loading: dict[tuple[str, str], int] = {}
+        self._wanted: dict[tuple[str, str], Wanted] = {}
+        self._ties = ties
+        self._changed = asyncio.Event()
+        self._starts = 0
+        self._started_at = 0.0
+        self._memory_bytes: int | None = None
+
+    def assign(self, wanted: Iterable[Wanted]) -> None:
+        """What should be loaded from now on."""
+        self._wanted = {(one.name, str(one.version)): one for one in wanted}
+        for key, failure in list(self.failures.items()):
+            if self._wanted.get(key) != failure.wanted:
+                del self.failures[key]
+                self._deaths_while_loading.pop(key, None)
+        self._changed.set()
+
+    def hurry(self) -> None:
+        """Somebody waits: what failed for a passing reason is tried now."""
+        for failure in self.failures.values():
+            if failure.passing:
+                failure.again_at = 0.0
+        self._changed.set()
+
+    def serves(self, name: str) -> bool:
+        return any(key[0] == name for key in self.loaded)
+
+    async def run(self) -> None:
+        """Until nothing is wanted here any more."""
+        while self._wanted:
+            self._changed.clear()
+            try:
+                await self._turn()
+            except CellLost as error:
+                logger.warning("cell of tenant %s: %s", self.tenant, error)
+                if self.cell is not None:
+                    self.cell.end()
+                self._changed.set()
+            except Exception:  # a defect: told, and tried again after a pause, since other tenants need this agent
+                logger.exception("keeping the cell of tenant %s failed", self.tenant)
+                await asyncio.sleep(1.0)
+            await self._wait()
+        await self._stop()
+
+    async def _stop(self) -> None:
+        self.state = "draining"
+        if self.cell is not None and not self.cell.ended.is_set():
+            with contextlib.suppress(CellLost):
+                await self._unload(self.cell)
+            self.cell.on_end = lambda: None
+            self.cell.end()
+        self.state = "dead"
+        self._ties.publish()
+
+    async def _turn(self) -> None:
+        cell = await self._living_cell()
+        for key, wanted in list(self._wanted.items()):
+            if self.loaded.get(key) != wanted and self._due(key):
+                await self._load(cell, key, wanted)
+            if self._changed.is_set():
+                return
+        await self._unload(cell)
+
+    async def _living_cell(self) -> Cell:
+        if self.cell is not None and not self.cell.ended.is_set():
+            return self.cell
+        if monotonic() - self._started_at > STEADY_SECONDS:
+            self._starts = 0
+        await asyncio.sleep(PAUSES[min(self._starts, len(PAUSES) - 1)])
+        self._starts += 1
+        self._started_at = monotonic()
+        self.state = "starting"
+        cell = await Cell.start(self._ties.zygote, self.tenant, self.device, self._ties.folder / self._ties.names())
+        cell.on_end = self._ended
+        self.cell = cell
+        logger.info("cell of tenant %s started, pid %d", self.tenant, cell.pid)
+        return cell
+
+    def _ended(self) -> None:
+        """Called once by the cell, whatever ended it."""
+        self.state = "dead"
+        for wanted in self.loaded.values():
+            self._tell(wanted, "loading")
+        self.loaded.clear()
+        self._ties.publish()
+        self._changed.set()
+
+    def _due(self, key: tuple[str, str]) -> bool:
+        failure = self.failures.get(key)
+        return failure is None or failure.again_at <= monotonic()
+
+    async def _load(self, cell: Cell, key: tuple[str, str], wanted: Wanted) -> None:
+        try:
+            order = await self._ties.order(wanted)
+        except StrongroomError as error:
+            self._failed(key, wanted, error.code)
+            return
+        except SealingError:
+            self._failed(key, wanted, "artefact_corrupt")
+            return
+        try:
+            facts = await cell.load(wanted.name, str(wanted.version), wanted.max_batch, order)
+        except LoadRefused as refusal:
+            logger.warning("deployment %s of tenant %s: %s", wanted.name, self.tenant, refusal)
+            self._failed(key, wanted, refusal.code)
+        except CellLost:
+            deaths = self._deaths_while_loading[key] = self._deaths_while_loading.get(key, 0) + 1
+            if deaths >= DEATHS_ALLOWED:
+                self._failed(key, wanted, "load_killed")
+            raise
+        else:
+            self._succeeded(key, wanted, facts.get("resident_bytes"))
+
+    def _succeeded(self, key: tuple[str, str], wanted: Wanted, memory_bytes: object) -> None:
+        self.failures.pop(key, None)
+        self._deaths_while_loading.pop(key, None)
+        self._memory_bytes = memory_bytes if isinstance(memory_bytes, int) else None
+        self.loaded.pop(key, None)  # the newest stands last
+        self.loaded[key] = wanted
+        self.state = "ready"
+        self._ties.publish()
+        self._tell(wanted, "ready")
+
+    def _failed(self, key: tuple[str, str], wanted: Wanted, code: str) -> None:
+        times = self.failures[key].times + 1 if key in self.failures else 1
+        failure = self.failures[key] = Failure(code, wanted, times)
+        failure.again_at = monotonic() + (PAUSES[min(times + 1, len(PAUSES) - 1)] if failure.passing else math.inf)
+        self._ties.publish()
+        self._tell(wanted, *(("loading", None) if failure.passing else ("failed", code)))
+
+    async def _unload(self, cell: Cell) -> None:
+        """What nobody wants any more; a version that another one replaces stays until that one is loaded."""
+        done = [key for key in self.loaded if key not in self._wanted and not self._awaits_successor(key[0])]
+        if not done:
+            return
+        for key in done:
+            del self.loaded[key]
+        self._ties.publish()
+        await asyncio.sleep(DRAIN_SECONDS)
+        for name, version in done:
+            if (name, version) not in self.loaded:
+                with contextlib.suppress(LoadRefused):  # it was not there: as wanted
+                    await cell.unload(name, version)
+
+    def _awaits_successor(self, name: str) -> bool:
+        successors = [key for key in self._wanted if key[0] == name]
+        return bool(successors) and not any(key in self.loaded for key in successors)
+
+    async def _wait(self) -> None:
+        """Until something changes, a failure is due again, or it is time to see whether the cell still answers."""
+        due = min([failure.again_at for failure in self.failures.values()], default=float("inf"))
+        seconds = max(0.0, min(LOOK_SECONDS, due - monotonic()))
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            await self._look()
+
+    async def _look(self) -> None:
+        if self.cell is None or self.cell.ended.is_set():
+            return
+        try:
+            self._memory_bytes = int((await self.cell.stats(HANGING_SECONDS))["resident_bytes"])
+        except CellLost as error:
+            logger.warning("cell of tenant %s: %s: ended", self.tenant, error)
+            self.cell.end()
+
+    def _tell(self, wanted: Wanted, state: str, error_code: str | None = None) -> None:
+        self._ties.report(Report(self.tenant, wanted.deployment, state, error_code, self._memory_bytes))

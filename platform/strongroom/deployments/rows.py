@@ -1,0 +1,198 @@
+"""The agent's side of the database: what is wanted, what it takes to load it, what became of it.
+
+Every function is one visit, called in the agent's database thread. Knows rows and the vault; nothing of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from django.db import connections
+from django.utils import timezone
+
+from strongroom.access.models import Generation
+from strongroom.deployments import services
+from strongroom.deployments.models import Deployment, Replica
+from strongroom.errors import StrongroomError
+from strongroom.registry.models import ModelVersion
+from strongroom.tenants import scope
+from strongroom.tenants.models import TenantState
+from strongroom.vault import services as vault
+from strongroom.vault.models import Artefact
+
+State = Deployment.State
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One version that a deployment should have loaded."""
+
+    tenant: UUID
+    deployment: UUID
+    name: str
+    device: str
+    version: UUID
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The deployments at one generation."""
+
+    generation: int
+    wanted: tuple[Wanted, ...]
+    draining: tuple[tuple[UUID, UUID, str], ...]  # tenant, deployment, name
+
+
+@dataclass(slots=True)
+class Order:
+    """What a cell needs to load one version. `forget` wipes the key and closes the file."""
+
+    artefact: UUID
+    header_tag: bytes
+    stored_bytes: int
+    signature: bytes
+    data_key: bytearray
+    descriptor: int
+
+    def forget(self) -> None:
+        self.data_key[:] = bytes(len(self.data_key))
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a deployment on this node: ready, failed (with its code), loading, stopped."""
+
+    tenant: UUID
+    deployment: UUID
+    state: str
+    error_code: str | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(slots=True)
+class Reports:
+    """The newest report of each deployment, kept until the database has taken it."""
+
+    waiting: dict[UUID, Report] = field(default_factory=dict)
+
+    def add(self, report: Report) -> None:
+        self.waiting[report.deployment] = report
+
+    def done(self, reports: Iterable[Report]) -> None:
+        for report in reports:
+            if self.waiting.get(report.deployment) is report:
+                del self.waiting[report.deployment]
+
+
+def generation() -> int:
+    with scope.operator("agent: generation", write=False):
+        return Generation.objects.filter(name="deployments").values_list("value", flat=True).first() or 0
+
+
+def read() -> Reading:
+    """The number first: what changes in between is read again."""
+    number = generation()
+    with scope.operator("agent: deployments", write=False):
+        rows = list(
+            Deployment.objects.exclude(state=State.STOPPED)
+            .select_related("tenant")
+            .prefetch_related("traffic__version")
+            .order_by("created_at")
+        )
+    wanted = [one for row in rows if row.state != State.DRAINING for one in _wanted(row)]
+    draining = [(row.tenant_id, row.id, row.name) for row in rows if row.state == State.DRAINING]
+    return Reading(number, tuple(wanted), tuple(draining))
+
+
+def _wanted(row: Deployment) -> list[Wanted]:
+    if row.tenant.state != TenantState.ACTIVE:
+        return []
+    return [
+        Wanted(row.tenant_id, row.id, row.name, row.device, traffic.version_id, row.max_batch)
+        for traffic in row.traffic.all()
+        if traffic.version.state == ModelVersion.State.READY
+    ]
+
+
+def order(wanted: Wanted) -> Order:
+    """Key, file and signature of a version; StrongroomError or vault.ArtefactCorrupt where they cannot be had."""
+    with scope.tenant(wanted.tenant, write=False):
+        version = ModelVersion.objects.select_related("artefact__tenant_key").get(id=wanted.version)
+        artefact = version.artefact
+        if artefact is None:
+            raise StrongroomError("the version has no artefact", code="not_found")
+        key = bytearray(vault.data_key(artefact))
+        return Order(
+            artefact=artefact.id,
+            header_tag=bytes(artefact.header_tag),
+            stored_bytes=artefact.stored_bytes,
+            signature=json.dumps(version.signature).encode(),
+            data_key=key,
+            descriptor=vault.sealed_descriptor(artefact),
+        )
+
+
+def save(reports: Iterable[Report], node: str) -> None:
+    """Replica rows and the deployments' states; the generation rises where a state changed."""
+    for report in reports:
+        with scope.tenant(report.tenant):
+            row = Deployment.objects.select_for_update().filter(id=report.deployment).first()
+            if row is not None:
+                _save(row, report, node)
+
+
+def _save(row: Deployment, report: Report, node: str) -> None:
+    mine = Replica.objects.filter(deployment=row, node=node)
+    if report.state == State.STOPPED:
+        mine.delete()
+        if row.state == State.DRAINING and not Replica.objects.filter(deployment=row).exists():
+            services.stopped(row)
+        return
+    Replica.objects.update_or_create(
+        deployment=row,
+        node=node,
+        defaults={"state": report.state, "memory_bytes": report.memory_bytes, "beat_at": timezone.now()},
+    )
+    shown = (report.state, report.error_code)
+    if row.state in (State.LOADING, State.READY, State.FAILED) and shown != (row.state, row.error_code):
+        if report.state == State.LOADING and row.state == State.READY:
+            return  # a cell that starts again does not take the deployment out of service
+        row.state, row.error_code = shown
+        row.save(update_fields=["state", "error_code"])
+        Generation.bump("deployments")
+
+
+def beat(node: str) -> None:
+    """The replicas of this node are alive."""
+    with scope.operator("agent: beat"):
+        Replica.objects.filter(node=node).update(beat_at=timezone.now())
+
+
+def forget_replicas(node: str) -> None:
+    """At the agent's start and end nothing is loaded here."""
+    with scope.operator("agent: nothing is loaded"):
+        Replica.objects.filter(node=node).delete()
+
+
+def output_key(tenant: UUID, artefact: UUID) -> tuple[bytes, bytes] | None:
+    """Header tag and data key of an artefact of kind `output` of that tenant; of nothing else."""
+    with scope.tenant(tenant, write=False):
+        row = (
+            Artefact.objects.select_related("tenant_key")
+            .filter(id=artefact, kind="output", state=Artefact.State.SEALED)
+            .first()
+        )
+        return None if row is None else (bytes(row.header_tag), vault.data_key(row))
+
+
+def after_failure() -> None:
+    """A broken connection is not used again."""
+    connections.close_all()
