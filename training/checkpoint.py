@@ -16,16 +16,14 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What must be equal for the continuation to be the same run."""
+    """What must be equal for the continuation to be the same run.
+
+    `torch_version` is a plain str: torch.__version__ is an object of its own class, which weights_only refuses to load.
+    """
 
     spec_sha256: str
     torch_version: str
     threads: int
-
-    @classmethod
-    def here(cls, spec_sha256: str) -> Origin:
-        # str(): torch.__version__ is an object of its own class, which weights_only refuses to load
-        return cls(spec_sha256, str(torch.__version__), torch.get_num_threads())
 
     def difference(self, other: Origin) -> str | None:
         """What differs, in words."""

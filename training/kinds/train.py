@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,17 +22,16 @@ from training.channel import Channel, Start
 from training.data import Array, Data, Indices, split
 from training.data import load as load_data
 from training.data.feed import Feed
-from training.errors import DatasetContradictsSpec
+from training.errors import Cancelled, DataRefused, DatasetContradictsSpec, Drained
 from training.evaluate import Score
 from training.export import OUTPUTS, PARITY_ROWS, prove, rows_of, to_onnx
 from training.loop import Control, Loop, Parts, Progress, Watch
 from training.losses import criterion
 from training.models.catalogue import Misfit, network
-from training.models.network import Served
+from training.models.network import Served, Whole
 from training.spec import TrainSpec, load, sha256
+from training.watching import while_watching
 
-Result = TypeVar("Result")
-LOOK_SECONDS = 0.05
 ENCODED_ROWS = 1024
 
 
@@ -45,6 +43,14 @@ class Outside:
     progress: Callable[[Progress], None]
     log: Callable[[str], None]
     keep: Callable[[memoryview, dict[str, int]], None]
+
+    def stop_if_wanted(self) -> None:
+        """While there is nothing to keep yet."""
+        match self.control():
+            case "cancel":
+                raise Cancelled
+            case "drain":
+                raise Drained
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,8 @@ def train(
     """One training from rows to a proved model; JobError where that is not possible."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(spec.train.deterministic)
-    training = _Training(spec, data, outside)
+    training = while_watching(lambda: _Training(spec, data, outside, threads), outside.stop_if_wanted)
+    outside.log(training.outline())
     if resume is not None:
         training.go_on(resume)
     training.loop.run()
@@ -71,9 +78,9 @@ def train(
 class _Training:
     """The parts of one training, made in the order in which they depend on each other."""
 
-    def __init__(self, spec: TrainSpec, data: Data, outside: Outside) -> None:
+    def __init__(self, spec: TrainSpec, data: Data, outside: Outside, threads: int) -> None:
         self.spec, self.data, self.log = spec, data, outside.log
-        self.origin = checkpoint.Origin.here(sha256(spec))
+        self.origin = checkpoint.Origin(sha256(spec), str(torch.__version__), threads)
         rows, self.validation, test = split(data, spec.split.model_dump())
         self.parts = Parts(*(torch.from_numpy(part) for part in (rows, self.validation, test)))
         self.preprocess = preprocess.fit(data, rows)
@@ -96,8 +103,6 @@ class _Training:
             watch=Watch(outside.control, outside.progress, outside.log, self._keeping(outside)),
             max_seconds=spec.resources.max_seconds,
         )
-        sizes = ", ".join(str(len(part)) for part in (rows, self.validation, test))
-        self.log(f"rows to train, validate and test: {sizes}; parameters: {self.parameters}")
 
     def _network(self) -> nn.Module:
         try:
@@ -114,7 +119,7 @@ class _Training:
             target = ((target.double() - mean) / deviation).float()
         size_bytes = 4 * self.data.rows * int(np.prod(self.preprocess.input_shape))
         if size_bytes > self.spec.resources.memory_bytes // 4:
-            return nn.Sequential(self.preprocess, self.body), Feed(encoded, target)
+            return Whole(self.preprocess, self.body), Feed(encoded, target)
         ready = torch.empty(self.data.rows, *self.preprocess.input_shape)
         with torch.inference_mode():
             for first in range(0, self.data.rows, ENCODED_ROWS):
@@ -124,8 +129,7 @@ class _Training:
 
     def _keeping(self, outside: Outside) -> Callable[[dict[str, Any]], None]:
         def keep(state: dict[str, Any]) -> None:
-            epoch, step = state["at"]
-            outside.keep(checkpoint.pack(state, self.origin), {"epoch": epoch, "step": step})
+            outside.keep(checkpoint.pack(state, self.origin), {"epoch": self.loop.epoch, "step": self.loop.done})
 
         return keep
 
@@ -171,6 +175,10 @@ class _Training:
             "columns": self.preprocess.columns,
         }
 
+    def outline(self) -> str:
+        rows = ", ".join(str(len(part)) for part in self._indices())
+        return f"rows to train, validate and test: {rows}; parameters: {self.parameters}"
+
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.body.parameters())
@@ -215,27 +223,6 @@ def weights_sha256(body: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def while_watching(work: Callable[[], Result], look: Callable[[], None]) -> Result:
-    """Runs `work` in a second thread, so that an end that is asked for need not wait for it; `look` raises then."""
-    found: list[Result] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(work())
-        except BaseException as error:  # handed to the waiting thread, all of it
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="export", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        look()
-        thread.join(LOOK_SECONDS)
-    if failed:
-        raise failed[0]
-    return found[0]
-
-
 # ---- the channel
 
 
@@ -245,7 +232,7 @@ def run(start: Start, channel: Channel) -> dict[str, Any]:
     if not isinstance(spec, TrainSpec):
         raise TypeError("not a document of kind train")
     _refuse_other_data(spec, start.about)
-    data = load_data(start.reader("dataset"), {**start.about, "task": spec.task, "target": spec.target})
+    data = while_watching(partial(_rows, spec, start), channel.stop_if_wanted)
     if spec.modality not in ("auto", data.modality):
         raise DatasetContradictsSpec(f"the data set is {data.modality}, the spec says {spec.modality}", "use auto")
 
@@ -261,6 +248,14 @@ def run(start: Start, channel: Channel) -> dict[str, Any]:
     channel.seal("model", trained.model, {"format": "onnx"})
     channel.seal("result", json.dumps(trained.facts, allow_nan=False).encode(), {})
     return {"metrics": trained.facts["metrics"], "state": "ready", "reasons": []}
+
+
+def _rows(spec: TrainSpec, start: Start) -> Data:
+    """The data set, which passed its check: what it refuses now, the spec asks of it."""
+    try:
+        return load_data(start.reader("dataset"), {**start.about, "task": spec.task, "target": spec.target})
+    except DataRefused as refused:
+        raise DatasetContradictsSpec(refused.message, refused.hint) from refused
 
 
 def _refuse_other_data(spec: TrainSpec, about: Mapping[str, Any]) -> None:
