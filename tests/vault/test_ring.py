@@ -153,10 +153,13 @@ def test_a_ring_that_is_not_there_is_unavailable_and_not_gone(made: RingKms, tmp
 
 def test_racing_processes_agree_on_one_key(ring: RingKms, tmp_path: Path) -> None:
     children = []
+    gate, open_gate = os.pipe()
     for number in range(6):
         child = os.fork()
         if child == 0:
             try:
+                os.close(open_gate)
+                os.read(gate, 1)
                 mine = RingKms(tmp_path / "ring")
                 mine.create(KEY)
                 wrapped = mine.wrap(KEY, b"secret", b"")
@@ -164,8 +167,10 @@ def test_racing_processes_agree_on_one_key(ring: RingKms, tmp_path: Path) -> Non
             finally:
                 os._exit(0)
         children.append(child)
+    os.close(open_gate)
     for child in children:
         os.waitpid(child, 0)
+    os.close(gate)
     for number in range(6):
         assert ring.unwrap(KEY, Wrapped(1, (tmp_path / f"wrapped-{number}").read_bytes()), b"") == b"secret"
     assert sorted(path.name for path in (tmp_path / "ring" / KEY).iterdir()) == ["1.key"]

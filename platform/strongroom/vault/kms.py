@@ -88,13 +88,14 @@ class RingKms:
 
     def create(self, key: str) -> int:
         self._prepare()
-        have = self.generations(key)
-        return have[-1] if have else self._new(key)
+        ever, alive = self._numbers(key, ".key", ".gone"), self.generations(key)
+        return alive[-1] if alive else self._new(key, max(ever, default=0) + 1)
 
     def rotate(self, key: str) -> int:
-        if not self.generations(key):
+        ever, alive = self._numbers(key, ".key", ".gone"), self.generations(key)
+        if not alive:
             raise KmsGone(f"no key {key} in the ring")
-        return self._new(key)
+        return self._new(key, max(ever, default=0) + 1)
 
     def generations(self, key: str) -> list[int]:
         return self._numbers(key, ".key")
@@ -138,8 +139,8 @@ class RingKms:
                 return sorted({int(file.stem) for file in files if file.suffix in suffixes and file.stem.isdigit()})
         return []
 
-    def _new(self, key: str) -> int:
-        generation = max(self._numbers(key, ".key", ".gone"), default=0) + 1
+    def _new(self, key: str, generation: int) -> int:
+        """The number was counted before the key was found missing, so that who races comes to the same file."""
         wrapped = _seal(self._master(), secrets.token_bytes(32), _context(key, generation))
         with _unavailable():
             if not (self._folder / key).is_dir():
