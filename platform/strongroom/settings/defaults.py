@@ -7,6 +7,8 @@ from pathlib import Path
 from csp.constants import NONCE, NONE, SELF
 
 from strongroom.settings.environment import read
+from strongroom.settings.panel import UNFOLD as UNFOLD
+from strongroom.settings.panel import UNFOLD_OPERATOR as UNFOLD_OPERATOR
 from strongroom.settings.secret import secret_key
 
 ENVIRONMENT = read()

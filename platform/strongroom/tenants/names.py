@@ -6,15 +6,15 @@ import re
 
 from strongroom.errors import Invalid
 
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 def check(field: str, name: object) -> str:
-    """The name, or Invalid: lower-case letters, digits and dashes, at most 63, the first no dash."""
+    """The name, or Invalid: lower-case letters, digits and dashes, at most 63, a letter first."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise Invalid.field(
             f"/{field}",
-            "must be 1 to 63 lower-case letters, digits or dashes and begin with a letter or digit",
+            "must be 1 to 63 lower-case letters, digits or dashes and begin with a letter",
             hint="for example 'digits'",
             code="name",
         )
