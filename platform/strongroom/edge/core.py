@@ -61,6 +61,8 @@ async def predict(
 ) -> Result:
     """`read` turns the face's request into inputs once it is known what they are for; what it raises, it raises."""
     served = await resolve(principal, name, version)
+    if served.before is not None and version is None:
+        served = _loaded(served)
     LIMITS.enter(served)
     try:
         deadline = min(deadline_ms or served.deadline_ms, served.deadline_ms)
@@ -82,6 +84,14 @@ async def predict(
         queue_us=answer.queue_us,
     )
     return Result(served, outputs, items, answer.queue_us, answer.compute_us)
+
+
+def _loaded(served: Served) -> Served:
+    """The version before, while the new one is being loaded: a switch costs no request."""
+    before = served.before
+    if before is None or ENGINES.is_ready(served.tenant, served.name, served.engine_version):
+        return served
+    return before if ENGINES.is_ready(before.tenant, before.name, before.engine_version) else served
 
 
 async def resolve(principal: Principal, name: str, version: str | None = None, scope: str = "predict") -> Served:

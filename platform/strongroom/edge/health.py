@@ -16,10 +16,10 @@ from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
-import sandbox
 from django.conf import settings
 from django.db import Error, connections
 
+import sandbox
 from strongroom.access.generations import GENERATIONS
 from strongroom.edge import database, http
 from strongroom.vault import services as vault

@@ -1,7 +1,7 @@
 """The Open Inference Protocol's HTTP face, /v2: live, ready, metadata, infer in JSON.
 
-An unmodified `tritonclient.http` predicts with an `authorization` header and binary_data=False. Binary input is refused;
-a wish for binary output is answered in JSON. Reads and writes that protocol's documents; predicting is core.py's.
+An unmodified `tritonclient.http` predicts with an `authorization` header and binary_data=False. Binary input is
+refused, a wish for binary output is answered in JSON. Reads and writes that protocol's documents; predicting is core.py's.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ knows; an output is opened here segment by segment, with the data key that the n
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -14,17 +15,16 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from django.conf import settings
-from sealing import Identity, SealReader
 
+from sealing import Identity, SealReader
 from strongroom import ids
 from strongroom.access.services import Principal
+from strongroom.deployments.targets import OPEN_SOCKET
 from strongroom.edge import core, database, http, native, principals, watch
-from strongroom.errors import Conflict, FieldError, Gone, Invalid, Malformed, NotFound, StrongroomError, Unavailable
+from strongroom.errors import Gone, Invalid, NotFound, Unavailable
 from strongroom.idempotency import services as idempotency
 from strongroom.jobs import services as jobs
-from strongroom.jobs.models import Job
-from strongroom.jobs.states import TERMINAL, State
+from strongroom.jobs.states import State
 from strongroom.rest import pages
 from strongroom.tenants import scope
 from strongroom.vault import services as vault
@@ -41,8 +41,9 @@ async def submit(request: http.Request) -> http.Answer:
     principal.require("predict")
     key = request.headers.get(b"idempotency-key")
     body = await _body(request)
-    document = _checked(http.parse(body))
-    await core.resolve(principal, document["deployment"])
+    document = http.parse(body)
+    if isinstance(document, dict) and isinstance(name := document.get("deployment"), str):
+        principal.require_model(name)
     if key is None:
         status, headers, answer = await database.run(_submit, principal, document, None)
     else:
@@ -110,25 +111,7 @@ async def _body(request: http.Request) -> bytes:
     return await request.body(native.MAX_BODY_BYTES)
 
 
-def _checked(document: Any) -> dict[str, Any]:
-    """Known fields, a deployment, exactly one of rows, inputs, dataset; Invalid with every problem."""
-    if not isinstance(document, dict):
-        raise Invalid.field("", "must be a JSON object")
-    problems: list[FieldError] = []
-    if not isinstance(document.get("deployment"), str):
-        problems.append(FieldError("/deployment", "missing", "must name a deployment"))
-    if not isinstance(document.get("dataset"), str | None):
-        problems.append(FieldError("/dataset", "type", "must name a data set version", "for example 'digits@1'"))
-    try:
-        native.check_fields({key: value for key, value in document.items() if key != "deployment"}, ("dataset",))
-    except Invalid as invalid:
-        problems += invalid.errors
-    if problems:
-        raise Invalid.all(problems)
-    return document
-
-
-def _submit(principal: Principal, document: dict[str, Any], taken: idempotency.Taken | None) -> Answered:
+def _submit(principal: Principal, document: Any, taken: idempotency.Taken | None) -> Answered:
     with scope.tenant(principal.tenant_id):
         job = jobs.submit_prediction(principal.actor, document)
         shown = jobs.prediction_document(job)
@@ -139,7 +122,7 @@ def _submit(principal: Principal, document: dict[str, Any], taken: idempotency.T
     return 202, headers, body
 
 
-def _submit_once(principal: Principal, document: dict[str, Any], body: bytes, key: str) -> Answered:
+def _submit_once(principal: Principal, document: Any, body: bytes, key: str) -> Answered:
     mark = idempotency.fingerprint("POST", PATH, body)
     found = idempotency.begin(principal.tenant_id, principal.id, PATH, key, mark)
     if isinstance(found, idempotency.Kept):
@@ -178,27 +161,20 @@ def _location(id: str) -> list[tuple[bytes, bytes]]:
     return [(b"location", f"{PATH}/{id}".encode())]
 
 
-def _find(job_id: UUID) -> Job:
-    job = jobs.find(job_id)
-    if job.kind != "predict":
-        raise _unknown()
-    return job
-
-
 def _document(principal: Principal, job_id: UUID) -> dict[str, Any]:
     with scope.tenant(principal.tenant_id, write=False):
-        return jobs.prediction_document(_find(job_id))
+        return jobs.prediction_document(jobs.prediction(job_id))
 
 
 def _page(principal: Principal, state: str | None, limit: int, cursor: str | None) -> dict[str, Any]:
     with scope.tenant(principal.tenant_id, write=False):
-        rows = jobs.jobs(kind="predict", state=state)
+        rows = jobs.predictions() if state is None else jobs.predictions().filter(state=state)
         return pages.page(rows, jobs.prediction_document, limit=limit, cursor=cursor)
 
 
 def _cancel(principal: Principal, job_id: UUID) -> dict[str, Any]:
     with scope.tenant(principal.tenant_id):
-        return jobs.prediction_document(jobs.cancel(principal.actor, _find(job_id)))
+        return jobs.prediction_document(jobs.cancel(principal.actor, jobs.prediction(job_id)))
 
 
 # --- the download
@@ -215,24 +191,41 @@ class SealedOutput:
 
     def reader(self, header_tag: bytes, data_key: bytes) -> SealReader:
         identity = Identity(self.tenant_id, self.artefact_id, "output")
-        return SealReader(
-            self.descriptor, data_key, identity, header_tag=header_tag, stored_bytes=self.stored_bytes
-        )
+        return SealReader(self.descriptor, data_key, identity, header_tag=header_tag, stored_bytes=self.stored_bytes)
 
 
 def _sealed_output(principal: Principal, job_id: UUID) -> SealedOutput:
     with scope.tenant(principal.tenant_id, write=False):
-        job = _find(job_id)
-        jobs.prediction_document(job)  # Gone where it has expired
-        if job.state not in TERMINAL:
-            raise Conflict(f"the prediction is {job.state}; wait for its end", code="job_unfinished")
-        artefact = job.output_artefact
-        if artefact is None or job.dataset_version_id is None:
-            raise NotFound("this prediction has no output to download; its answers are in GET /predictions/{id}")
-        if artefact.state != artefact.State.SEALED:
-            raise Gone("the output has expired")
+        artefact = jobs.prediction_output(jobs.prediction(job_id))
         descriptor = vault.sealed_descriptor(artefact)
         return SealedOutput(principal.tenant_id, artefact.id, artefact.stored_bytes, descriptor)
+
+
+async def _opened_by_agent(sealed: SealedOutput) -> tuple[bytes, bytes]:
+    """Header tag and data key, from the node's agent, which asks the vault. Gone, Unavailable."""
+    core.ENGINES.targets.look(now=True)
+    if (folder := core.ENGINES.targets.folder) is None:
+        raise _no_agent()
+    question = {"type": "open", "artefact": str(sealed.artefact_id), "tenant": str(sealed.tenant_id)}
+    try:
+        async with asyncio.timeout(KEY_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(folder / OPEN_SOCKET)
+            try:
+                writer.write(orjson.dumps(question) + b"\n")
+                answer = orjson.loads(await reader.readline())
+            finally:
+                writer.close()
+    except (OSError, ValueError, TimeoutError) as error:
+        raise _no_agent() from error
+    if answer.get("type") == "key":
+        return base64.b64decode(answer["header_tag"]), base64.b64decode(answer["data_key"])
+    if answer.get("code") == "not_found":
+        raise Gone("the output has expired")
+    raise Unavailable("the key of the output cannot be had now; try again", code="keys_unavailable")
+
+
+def _no_agent() -> Unavailable:
+    return Unavailable("the node's agent does not answer; try again", code="keys_unavailable")
 
 
 async def _pieces(sealed: SealedOutput, reader: SealReader) -> AsyncGenerator[bytes]:

@@ -8,7 +8,7 @@ STRONGROOM_STALE_SECONDS, then 503. Knows no cells: where a deployment is loaded
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -46,6 +46,7 @@ class Served:
     concurrency: int | None
     deadline_ms: int
     tenant_requests_per_second: float | None
+    before: Served | None = None  # the version that was live before: serves while this one is being loaded
 
 
 @dataclass(slots=True)
@@ -109,6 +110,8 @@ class Deployments:
             raise Unavailable("the database is unavailable; try again", code="database_unavailable") from error
         if len(self._entries) >= MAX_ENTRIES:
             self._entries.clear()
+        if served is not None and old is not None and old.served is not None:
+            served = _after(served, old.served)
         self._entries[(tenant_id, name)] = _Entry(served, generations)
         return served
 
@@ -118,6 +121,14 @@ DEPLOYMENTS = Deployments()
 
 def _generations() -> tuple[int, int]:
     return GENERATIONS.number("deployments"), GENERATIONS.number("principals")
+
+
+def _after(served: Served, old: Served) -> Served:
+    """`served` with the version before it, where the deployment was switched."""
+    if old.deployment_id != served.deployment_id:
+        return served
+    before = old.before if old.version_id == served.version_id else replace(old, before=None)
+    return replace(served, before=before)
 
 
 def load(tenant_id: UUID, name: str) -> Served | None:

@@ -16,8 +16,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError
-from sealing import SealWriter
 
+from sealing import SealWriter
 from strongroom.access.services import Principal
 from strongroom.datasets import services as datasets
 from strongroom.datasets.models import DatasetVersion
