@@ -6,6 +6,7 @@ knows no data, no model and no loop. One thread uses it: the job's.
 
 from __future__ import annotations
 
+import array
 import base64
 import json
 import math
@@ -25,6 +26,7 @@ from training.errors import Cancelled, Drained
 
 PACKET_BYTES = 65_536
 _DESCRIPTORS = 16  # of one packet, at most
+_INT = array.array("i").itemsize
 _PROGRESS_SECONDS = 0.5
 _CONTROL_SECONDS = 0.02  # looking costs a system call, steps may take microseconds
 _TEXT_CHARACTERS = 4000  # a longer line of log or message is cut
@@ -188,6 +190,18 @@ class Channel:
         cut = hint if hint is None else hint[:_TEXT_CHARACTERS]
         self._send("failed", code=code, message=message[:_TEXT_CHARACTERS], hint=cut)
 
+    def close(self) -> None:
+        """The end, after the last packet. What the parent sent meanwhile is read: a socket closed over an unread packet
+        resets the connection, and the parent would see that before our last words."""
+        try:
+            self._socket.shutdown(socket.SHUT_RD)
+            while received := self._receive(blocking=False):
+                for descriptor in received[1]:
+                    os.close(descriptor)
+        except (ParentGone, OSError):
+            pass
+        self._socket.close()
+
     def _started(self) -> Start:
         if self._start is None:
             raise RuntimeError("start() comes first")
@@ -219,7 +233,8 @@ class Channel:
     def _receive(self, *, blocking: bool) -> tuple[Json, list[int]] | None:
         flags = socket.MSG_CMSG_CLOEXEC | (0 if blocking else socket.MSG_DONTWAIT)
         try:
-            data, descriptors, answer, _ = socket.recv_fds(self._socket, PACKET_BYTES, _DESCRIPTORS, flags)
+            # Not socket.recv_fds: it drops the flags (Python 3.11) and would wait.
+            data, beside, answer, _ = self._socket.recvmsg(PACKET_BYTES, socket.CMSG_LEN(_DESCRIPTORS * _INT), flags)
         except BlockingIOError:
             return None
         except ConnectionError:
@@ -228,7 +243,7 @@ class Channel:
             raise ParentGone
         if answer & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise ValueError("a packet of the parent is too long")
-        return json.loads(data), list(descriptors)
+        return json.loads(data), _descriptors(beside)
 
     def _send(self, type_: str, /, *, descriptors: list[int] | None = None, **fields: Any) -> None:
         packet = json.dumps({"type": type_, **fields}, allow_nan=False, separators=(",", ":")).encode()
@@ -238,6 +253,14 @@ class Channel:
             socket.send_fds(self._socket, [packet], descriptors or [])
         except ConnectionError:
             raise ParentGone from None
+
+
+def _descriptors(beside: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in beside:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % _INT])
+    return found.tolist()
 
 
 def _start(packet: Json, descriptors: list[int]) -> tuple[Start, list[int]]:

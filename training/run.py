@@ -42,10 +42,13 @@ def main() -> int:
     report = sandbox.enter(PROFILE, memory_bytes=int(os.environ[MEMORY_VARIABLE]))
     from training.channel import Channel, ParentGone
 
+    channel = Channel(sandbox.CHANNEL)
     try:
-        return _serve(Channel(sandbox.CHANNEL), str(report))
+        return _serve(channel, str(report))
     except ParentGone:
         return 1
+    finally:
+        channel.close()
 
 
 def _serve(channel: Channel, walls: str) -> int:
