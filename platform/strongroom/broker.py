@@ -1,9 +1,10 @@
 """Kombu's file transport, made whole: messages and routes appear under their names only when written to the end.
 
-Kombu opens a message's file before it writes it, so a consumer in between reads an empty one: 3 of 2,000 messages were
-lost with three consumers, and a half-written file ends the Celery worker. Its table of routes has the same gap, and a
-message that is taken goes through the system's temporary folder. Here all is written aside and renamed, and taking a
-message is one unlink, which exactly one consumer wins. It knows no Celery; messages are wake-ups and carry nothing.
+Kombu opens a message's file before it writes it, so a consumer in between reads an empty one: 3 of 2,000 messages
+were lost with three consumers, and a half-written file ends the Celery worker. Its table of routes has the same
+gap, and a message that is taken goes through the system's temporary folder. Here all is written aside and renamed,
+and taking a message is one unlink, which exactly one consumer wins. It knows no Celery; messages are wake-ups and
+carry nothing.
 """
 
 from __future__ import annotations
