@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from celery import Celery
+from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "strongroom.settings")
 
 app = Celery("strongroom")
-app.config_from_object("django.conf:settings.CELERY")
+app.config_from_object(settings.CELERY)
 app.autodiscover_tasks(["strongroom.jobs"])

@@ -1,4 +1,5 @@
-"""Which code made a model: the version, and the commit where this is a checkout. For the lineage; knows no git command."""
+"""Which code made a model: the version, and the commit where this is a checkout. For the lineage; knows no git
+command."""
 
 from __future__ import annotations
 

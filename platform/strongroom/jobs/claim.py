@@ -1,8 +1,9 @@
-"""Which waiting job is next, and taking it: fair between tenants, by one conditional UPDATE that both databases know.
+"""Which waiting job is next, and taking it: fair between tenants, by one conditional UPDATE that both databases
+know.
 
-Fewest running of that tenant first, then priority, then age. A tenant at its max_running_jobs waits with its long jobs;
-short kinds (checks, imports, predictions) are not held by it, else a tenant's trainings would hold up its own uploads. It
-knows nothing of what a job does.
+Fewest running of that tenant first, then priority, then age. A tenant at its max_running_jobs waits with its long
+jobs; short kinds (checks, imports, predictions) are not held by it, else a tenant's trainings would hold up its own
+uploads. It knows nothing of what a job does.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """How an attempt ends: the job ends with it, or goes back to the queue. One transaction each, the caller's.
 
-Here is what every kind has in common, whoever ends it (the worker, the sweep, a person's cancel); what a success becomes
-is in outcomes.py. Knows neither processes nor sockets.
+Here is what every kind has in common, whoever ends it (the worker, the sweep, a person's cancel); what a success
+becomes is in outcomes.py. Knows neither processes nor sockets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from strongroom.datasets import services as datasets
 from strongroom.datasets.models import DatasetVersion
@@ -42,6 +43,11 @@ WORKER_LOST = Failure(
     "the job's process or its worker ended without an answer, as often as attempts are allowed",
     "retry it; if it happens again, ask for more resources.memory_bytes",
 )
+
+
+def prediction_expiry() -> datetime:
+    """When the output of a prediction that ends now is destroyed."""
+    return timezone.now() + timedelta(hours=PREDICTION_HOURS)
 
 
 def succeed(job: Job, result: dict[str, Any], *, said: dict[str, Any], **fields: Any) -> None:
@@ -87,7 +93,7 @@ def _end(job: Job, to: State, *, outcome: str, sealed: dict[str, Any], said: dic
     if job.state == State.RUNNING:
         _close_attempt(job, outcome)
     if job.kind == "predict":
-        fields["expires_at"] = Now() + timedelta(hours=PREDICTION_HOURS)
+        fields["expires_at"] = prediction_expiry()
     move(job, to, sealed=sealed, said=said, finished_at=Now(), lease_until=None, **fields)
     _destroy_leftovers(job)
 
@@ -111,4 +117,3 @@ def _mark_version(job: Job, code: str, message: str, hint: str | None) -> None:
     version = job.dataset_version
     if version is not None and version.state == DatasetVersion.State.CHECKING:
         datasets.mark_failed(version, code, message, hint)
-

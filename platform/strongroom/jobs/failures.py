@@ -1,4 +1,5 @@
-"""What a job's owner reads when it failed: the process's own word where it is one of the contract's, else the family's.
+"""What a job's owner reads when it failed: the process's own word where it is one of the contract's, else the
+family's.
 
 Codes are those of docs/formats (native_bodies.md); nothing here knows how the failure came about.
 """

@@ -1,7 +1,8 @@
-"""Keeping a claimed job: the lease renewed every 2 s, the row looked at every 0.3 s, what somebody wants of the job told.
+"""Keeping a claimed job: the lease renewed every 2 s, the row looked at every 0.3 s, what somebody wants of the job
+told.
 
-Used by the slot's thread only. A database that does not answer is tolerated until the lease has run out: then the job may
-be another's already, and the work stops.
+Used by the slot's thread only. A database that does not answer is tolerated until the lease has run out: then the
+job may be another's already, and the work stops.
 """
 
 from __future__ import annotations

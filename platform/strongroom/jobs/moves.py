@@ -1,7 +1,7 @@
 """Changing a job's row: every change is one conditional UPDATE that matches what this process last saw.
 
-A worker's writes match the fence number of its claim, so that a worker whose lease was taken can write nothing more. What
-a change means for other rooms is in endings.py.
+A worker's writes match the fence number of its claim, so that a worker whose lease was taken can write nothing
+more. What a change means for other rooms is in endings.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class NotAllowed(ValueError):
     """The table of states has no such step: a defect of ours."""
 
 
-def move(job: Job, to: State, *, sealed: dict[str, Any] | None = None, said: dict[str, Any] | None = None, **fields: Any) -> None:
+def move(
+    job: Job, to: State, *, sealed: dict[str, Any] | None = None, said: dict[str, Any] | None = None, **fields: Any
+) -> None:
     """One step of the table in states.py, inside the caller's transaction. Moved where another was first.
 
     `fields` are written by the UPDATE itself, `sealed` columns after it (the row is locked by then), `said` joins the

@@ -1,7 +1,8 @@
 """What a success of each kind becomes: a profile, a model version, a deployment, together with the job's end.
 
-Called inside the one transaction that ends the job, which matches the claim's fence: killed at any point, nothing is there
-twice and nothing half. The opened documents come from a sandboxed process and are taken for what they are: claims.
+Called inside the one transaction that ends the job, which matches the claim's fence: killed at any point, nothing
+is there twice and nothing half. The opened documents come from a sandboxed process and are taken for what they are:
+claims.
 """
 
 from __future__ import annotations
@@ -45,9 +46,16 @@ def settle(job: Job, done: Done, output: Output) -> None:
     try:
         OF_KIND[job.kind](job, done, output)
     except StrongroomError as error:
-        raise Refused(Failure(error.code, error.detail, error.errors[0].hint if error.errors else None)) from error
+        raise Refused(failure_of(error)) from error
     except vault.SlotRefused:
         raise Refused(failures.ARTEFACT_CORRUPT) from None
+
+
+def failure_of(error: StrongroomError) -> Failure:
+    """One of the platform's errors as the job's."""
+    if error.code == "internal":
+        return failures.INTERNAL
+    return Failure(error.code, error.detail, error.errors[0].hint if error.errors else None)
 
 
 def _check(job: Job, done: Done, output: Output) -> None:

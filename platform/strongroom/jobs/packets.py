@@ -1,4 +1,5 @@
-"""What a job's process says, read as if it were hostile: bounded, typed, and nothing in it but what the contract names.
+"""What a job's process says, read as if it were hostile: bounded, typed, and nothing in it but what the contract
+names.
 
 A packet is one JSON object of at most 64 KiB (docs/formats/processes.md). Knows no database.
 """

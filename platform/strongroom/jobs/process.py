@@ -1,15 +1,17 @@
 """A job's process as its worker holds it: started, spoken with over its socket, measured, ended.
 
-All of it happens in the thread that started the process, since the kernel kills the process when that thread ends. It
-knows packets and usage, no jobs and no database.
+All of it happens in the thread that started the process, since the kernel kills the process when that thread ends.
+It knows packets and usage, no jobs and no database.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
 import socket
+import struct
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -49,17 +51,33 @@ class Process:
             return False
         return True
 
+    def send_tensors(self, packet: Mapping[str, Any], body: bytes) -> bool:
+        """`body` inside the packet, or by descriptor where it would be over 64 KiB."""
+        if len(body) * 4 // 3 + len(json.dumps(packet)) < packets.PACKET_BYTES - 1024:
+            return self.send({**packet, "body": base64.b64encode(body).decode()})
+        memory = os.memfd_create("outputs", os.MFD_CLOEXEC)
+        try:
+            view = memoryview(body)
+            while view:
+                view = view[os.write(memory, view) :]
+            return self.send(packet, [memory])
+        finally:
+            os.close(memory)
+
     def receive(self, seconds: float) -> packets.Packet | None:
         """The next packet, or None after `seconds`. Ended at its end, packets.Unreadable."""
         if not self._poll.poll(seconds * 1000):
             return None
         try:
-            data, descriptors, flags, _ = socket.recv_fds(
-                self._child.channel, packets.PACKET_BYTES + 1, DESCRIPTORS, socket.MSG_DONTWAIT
+            # Not socket.recv_fds: it drops the flags (Python 3.11).
+            data, beside, flags, _ = self._child.channel.recvmsg(
+                packets.PACKET_BYTES + 1, socket.CMSG_LEN(DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
             )
-        except (ConnectionError, BlockingIOError):
+        except OSError:
             raise Ended from None
+        descriptors = received(beside)
         if not data:
+            close(descriptors)
             raise Ended
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(data) > packets.PACKET_BYTES:
@@ -111,6 +129,12 @@ class Process:
         for line in status.splitlines():
             if line.startswith("VmHWM:"):
                 self._peak_bytes = max(self._peak_bytes, int(line.split()[1]) * 1024)
+
+
+def received(beside: Sequence[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came with a packet."""
+    rights = [data for level, kind, data in beside if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)]
+    return [number for data in rights for (number,) in struct.iter_unpack("=i", data[: len(data) // 4 * 4])]
 
 
 def close(descriptors: Sequence[int]) -> None:

@@ -1,4 +1,5 @@
-"""What a process says, on its way into the database: gathered, bounded, written a few times a second in one transaction.
+"""What a process says, on its way into the database: gathered, bounded, written a few times a second in one
+transaction.
 
 Used by the slot's thread. Numbers and states become events, lines of the log are sealed.
 """
@@ -89,9 +90,7 @@ class Recorder:
         if final:
             seconds, peak_bytes = used
             own = {"core_seconds": round(seconds, 3), "peak_memory_bytes": peak_bytes}
-            Attempt.objects.filter(job=self._job, number=self._job.attempt).update(
-                usage=own, device=self._job.device
-            )
+            Attempt.objects.filter(job=self._job, number=self._job.attempt).update(usage=own, device=self._job.device)
         self._fields, self._events, self._lines = {}, [], []
 
     def _add_event(self, kind: str, data: dict[str, Any]) -> None:

@@ -1,17 +1,17 @@
 """The door of the jobs: submit, cancel, retry, delete, and a job as the native API shows it.
 
-Each function is one step inside the caller's transaction, in the tenant's scope. What runs a job is in worker.py; nothing
-here waits for one.
+Each function is one step inside the caller's transaction, in the tenant's scope. What runs a job is in worker.py;
+nothing here waits for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from strongroom import ids
@@ -31,7 +31,6 @@ from training import spec as specs
 from training.spec.facts import contradictions
 
 WAITING_LIMIT = 10_000
-PROGRESS = ("fraction", "epoch", "epochs", "step", "steps", "eta_seconds", "items", "items_total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +59,50 @@ def validate(document: object) -> Plan:
             return _plan_training(spec)
         return _plan_import(spec)
     except specs.SpecProblems as problems:
-        raise invalid_spec(problems) from None
+        raise invalid_spec(problems.problems) from None
 
 
-def invalid_spec(problems: specs.SpecProblems, code: str = "invalid_spec") -> Invalid:
-    errors = [FieldError(p.path, p.code, p.message, p.hint) for p in problems.problems]
-    first = errors[0]
-    count = "1 problem:" if len(errors) == 1 else f"{len(errors)} problems; the first:"
-    hint = f", {first.hint}" if first.hint else ""
-    return Invalid(f"{count} {first.path} {first.message}{hint}".replace("  ", " "), code=code, errors=errors)
+def invalid_spec(problems: Sequence[specs.Problem], code: str = "invalid_spec") -> Invalid:
+    return Invalid.all([FieldError(p.path, p.code, p.message, p.hint) for p in problems], code)
 
 
 def submit(actor: Actor, document: object, *, retry_of: UUID | None = None) -> Job:
     """A training or an import that waits for a worker. Invalid, NotFound, LimitReached (queue_full)."""
-    return _queue(actor, validate(document), retry_of=retry_of)
+    return enqueue(actor, validate(document), retry_of=retry_of)
 
 
 def submit_check(actor: Actor, version: DatasetVersion, *, retry_of: UUID | None = None) -> Job:
     """The check of an uploaded data set."""
     document = {"kind": "check", "dataset": _reference(version)}
-    job = _queue(actor, Plan(specs.load(document), version.dataset.name, version), retry_of=retry_of)
+    job = enqueue(actor, Plan(specs.load(document), version.dataset.name, version), retry_of=retry_of)
     version.check_job_id = job.id
     version.save(update_fields=["check_job_id"])
     return job
+
+
+def submit_prediction(actor: Actor, document: object) -> Job:
+    """An asynchronous prediction: `{deployment, rows | inputs | dataset}`. Invalid, NotFound, LimitReached."""
+    return _predictions().submit(actor, document)
+
+
+def prediction(prediction_id: UUID | None) -> Job:
+    """The prediction's job. NotFound, Gone (expired)."""
+    return _predictions().find(prediction_id)
+
+
+def prediction_document(job: Job) -> dict[str, Any]:
+    """The body of `/predictions/{id}`."""
+    return _predictions().document(job)
+
+
+def prediction_output(job: Job) -> Artefact:
+    """What `/predictions/{id}/output` downloads: kind `output`, JSON Lines. Conflict job_unfinished, NotFound."""
+    return _predictions().output(job)
+
+
+def predictions() -> QuerySet[Job]:
+    """The tenant's predictions that have not expired."""
+    return Job.objects.filter(kind="predict").filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
 
 
 def cancel(actor: Actor, job: Job) -> Job:
@@ -106,9 +126,7 @@ def retry(actor: Actor, job: Job) -> Job:
     if job.kind == "check":
         return submit_check(actor, _version_of(job), retry_of=job.id)
     if job.kind == "predict":
-        from strongroom.jobs import predictions
-
-        return predictions.resubmit(actor, job)
+        return _predictions().resubmit(actor, job)
     return submit(actor, job.spec, retry_of=job.id)
 
 
@@ -199,7 +217,7 @@ def _plan_training(spec: specs.TrainSpec) -> Plan:
     version = ready_version(spec.dataset.name, spec.dataset.version, "/dataset")
     spec = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"version": version.number})})
     if problems := contradictions(spec, datasets.document(version)):
-        raise invalid_spec(specs.SpecProblems(problems), "dataset_contradicts_spec")
+        raise invalid_spec(problems, "dataset_contradicts_spec")
     registry.check_name(spec.register_.model or spec.name, spec.task)
     return Plan(spec, spec.name, version)
 
@@ -218,13 +236,17 @@ def ready_version(name: str, number: int | None, path: str) -> DatasetVersion:
     try:
         version = datasets.resolve(name, number)
     except NotFound as error:
-        raise NotFound(error.detail, errors=[FieldError(path, "not_found", error.detail, "GET /api/v1/datasets")]) from None
+        raise NotFound(
+            error.detail, errors=[FieldError(path, "not_found", error.detail, "GET /api/v1/datasets")]
+        ) from None
     if version.state != DatasetVersion.State.READY:
         why = "its check has not ended" if version.state == DatasetVersion.State.CHECKING else "its check found faults"
         raise Invalid(
             f"the data set {version} is {version.state}: {why}",
             code="dataset_not_ready",
-            errors=[FieldError(path, "dataset_not_ready", f"{version} is {version.state}", "use a version that is ready")],
+            errors=[
+                FieldError(path, "dataset_not_ready", f"{version} is {version.state}", "use a version that is ready")
+            ],
         )
     return version
 
@@ -240,9 +262,11 @@ def _reference(version: DatasetVersion) -> dict[str, Any]:
     return {"name": version.dataset.name, "version": version.number}
 
 
-def _queue(actor: Actor, plan: Plan, *, retry_of: UUID | None = None, **fields: Any) -> Job:
+def enqueue(actor: Actor, plan: Plan, *, retry_of: UUID | None = None, **fields: Any) -> Job:
     if Job.objects.filter(state=State.QUEUED)[:WAITING_LIMIT].count() >= WAITING_LIMIT:
-        raise LimitReached(f"{WAITING_LIMIT} jobs wait already; wait for some to start or cancel them", code="queue_full")
+        raise LimitReached(
+            f"{WAITING_LIMIT} jobs wait already; wait for some to start or cancel them", code="queue_full"
+        )
     resources = plan.spec.resources
     job = Job.objects.create(
         kind=plan.spec.kind,
@@ -262,3 +286,10 @@ def _queue(actor: Actor, plan: Plan, *, retry_of: UUID | None = None, **fields: 
     record(actor, "job.submit" if retry_of is None else "job.retry", "job", job.id, kind=job.kind)
     wakeups.after_commit(job.queue)
     return job
+
+
+def _predictions() -> Any:
+    """predictions.py builds on this module; imported at first use."""
+    from strongroom.jobs import predictions
+
+    return predictions

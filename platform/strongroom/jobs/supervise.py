@@ -1,8 +1,8 @@
 """One attempt at one job whose work is a process: start it, feed it, read it, keep the lease, relay, settle.
 
-All in the slot's own thread, straight down: prepare → watch → end the process → settle. Every write carries the claim's
-fence, so that an attempt whose lease was taken writes nothing more and kills its process. What a success becomes is in
-outcomes.py, what an end means in endings.py.
+All in the slot's own thread, straight down: prepare → watch → end the process → settle. Every write carries the
+claim's fence, so that an attempt whose lease was taken writes nothing more and kills its process. What a success
+becomes is in outcomes.py, what an end means in endings.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-import sandbox
 from django.conf import settings
 from django.db import transaction
 
+import sandbox
 from strongroom.errors import Gone, StrongroomError, Unavailable
 from strongroom.jobs import endings, failures, outcomes
 from strongroom.jobs.endings import Failure
@@ -28,7 +28,7 @@ from strongroom.jobs.lease import Lease
 from strongroom.jobs.models import Attempt, Job
 from strongroom.jobs.moves import Moved, write
 from strongroom.jobs.packets import Batch, Done, Failed, Line, Packet, Progress, Ready, Sealed, Unreadable
-from strongroom.jobs.process import Ended, Process
+from strongroom.jobs.process import Ended, Process, close
 from strongroom.jobs.record import Recorder
 from strongroom.tenants import scope
 from strongroom.vault import services as vault
@@ -76,7 +76,8 @@ class Supervision:
     job: Job
     attempt: Attempt
     lease: Lease
-    answer: Callable[[Job, Batch], dict[str, Any]] | None = None
+    answer: Callable[[Batch], tuple[list[dict[str, Any]], bytes] | None] | None = None
+    settle: Callable[[Job, Done, outcomes.Output], None] = outcomes.settle
     outputs: dict[str, tuple[vault.Slot, Sealed]] = field(default_factory=dict)
     slots: deque[vault.Slot] = field(default_factory=deque)
     generation: int = 0
@@ -143,9 +144,21 @@ class Supervision:
             case Sealed():
                 self._take_sealed(packet, recorder)
             case Batch():
-                if self.answer is None:
-                    raise Unreadable("batch")
-                self._process.send(self.answer(self.job, packet))
+                self._answer(packet)
+
+    def _answer(self, batch: Batch) -> None:
+        """What a cell says to a batch of a data set; nothing where the job is to end, which the caller sees too."""
+        try:
+            if self.answer is None:
+                raise Unreadable("batch")
+            answered = self.answer(batch)
+        finally:
+            close(batch.descriptors)
+        if answered is not None:
+            described, body = answered
+            self._process.send_tensors(
+                {"type": "outputs", "number": batch.content.get("number"), "outputs": described}, body
+            )
 
     def _take_sealed(self, packet: Sealed, recorder: Recorder) -> None:
         """A checkpoint counts at once; the other outputs with the job's end, in its transaction."""
@@ -195,7 +208,7 @@ class Supervision:
     def _succeed(self, done: Done) -> None:
         try:
             with transaction.atomic(using=scope.alias()):
-                outcomes.settle(self.job, done, lambda kind: self._output(kind))
+                self.settle(self.job, done, self._output)
         except outcomes.Refused as refused:
             endings.fail(self.job, refused.failure)
 
@@ -223,6 +236,7 @@ def adopt(slot: vault.Slot, packet: Sealed, generation: int) -> Artefact:
         wrapped_data_key=packet.wrapped_data_key,
         generation=generation,
         size_bytes=packet.size_bytes,
+        expires_at=endings.prediction_expiry() if packet.kind == "output" else None,
     )
 
 
@@ -357,6 +371,4 @@ def _unforeseen(job: Job, error: Exception) -> None:
 def _failure(error: Exception) -> Failure:
     if isinstance(error, vault.ArtefactCorrupt):
         return failures.ARTEFACT_CORRUPT
-    if isinstance(error, StrongroomError) and error.status < 500:
-        return Failure(error.code, error.detail, error.errors[0].hint if error.errors else None)
-    return failures.INTERNAL
+    return outcomes.failure_of(error) if isinstance(error, StrongroomError) else failures.INTERNAL

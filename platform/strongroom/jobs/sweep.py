@@ -1,7 +1,7 @@
 """What must happen though nobody asks: lost leases, lost wake-ups, what has expired, files that belong to nothing.
 
-Any number of schedulers may run, one acts: whoever holds the row of `jobs_lease`, taken by a conditional UPDATE and kept
-for seconds. Every act is conditional by itself too, so that two at once would do no harm.
+Any number of schedulers may run, one acts: whoever holds the row of `jobs_lease`, taken by a conditional UPDATE and
+kept for seconds. Every act is conditional by itself too, so that two at once would do no harm.
 """
 
 from __future__ import annotations

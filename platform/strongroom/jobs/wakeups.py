@@ -1,7 +1,8 @@
 """Wake-ups: content-free messages by Celery that tell a worker to look at the table sooner than it would by itself.
 
-They are sent after the commit, by a thread of their own, so that a broker that is dead or silent holds no request. One
-that cannot be sent is dropped with a line in the log: the sweep sends again for what waits, and workers look by themselves.
+They are sent after the commit, by a thread of their own, so that a broker that is dead or silent holds no request.
+One that cannot be sent is dropped with a line in the log: the sweep sends again for what waits, and workers look by
+themselves.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A worker: threads that claim jobs and see them through, woken by Celery and looking by themselves each second.
 
-`long_slots` threads take any kind, one more takes short kinds only, so that long trainings never hold up a check. A slot's
-thread lives as long as the process, since the kernel ends a job's process with the thread that started it.
+`long_slots` threads take any kind, one more takes short kinds only, so that long trainings never hold up a check. A
+slot's thread lives as long as the process, since the kernel ends a job's process with the thread that started it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`manage.py worker`: the jobs of this node. Slots claim and supervise; Celery, in the main thread, wakes them.
 
-The slots work without a broker too: they look at the table each second. SIGTERM drains: running jobs seal a checkpoint and
-go back to the queue.
+The slots work without a broker too: they look at the table each second. SIGTERM drains: running jobs seal a
+checkpoint and go back to the queue.
 """
 
 from __future__ import annotations
