@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from strongroom.access import services as access
-from strongroom.operations.client import Client, wait_until_ready
+from strongroom.errors import StrongroomError
+from strongroom.operations.client import Client, Refused, wait_until_ready
 from strongroom.tenants import scope
 from strongroom.tenants.models import Member, Role, Tenant, User
 from strongroom.tenants.services import create_operator, create_tenant
@@ -47,6 +48,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.began = time.monotonic()
+        try:
+            self.run()
+        except (OSError, Refused, StrongroomError) as error:
+            raise CommandError(f"the demo could not go on: {error}") from None
+
+    def run(self) -> None:
         environment = settings.ENVIRONMENT
         self.url = f"http://{environment.bind}:{environment.port}"
         self.path = environment.home_path / "demo.json"
@@ -90,7 +97,7 @@ class Command(BaseCommand):
         path = f"/api/v1/datasets/{DATASET}/content?format=npz&target=label&modality=image"
         version = self.api.call("PUT", path, body, wait=60, content_type="application/octet-stream")
         if version["state"] != "ready":
-            raise SystemExit(f"the data set was refused: {version['error']}")
+            raise CommandError(f"the data set was refused: {version['error']}")
         size = version["size_bytes"] / 1e6
         self.say(f"deposited data set {DATASET}@{version['version']}: {version['rows']} images, {size:.1f} MB, sealed")
         return version
@@ -102,7 +109,7 @@ class Command(BaseCommand):
         else:
             job = self.watch(self.api.call("POST", "/api/v1/jobs", SPEC))
             if job["state"] != "succeeded":
-                raise SystemExit(f"the training ended {job['state']}: {job['error']}")
+                raise CommandError(f"the training ended {job['state']}: {job['error']}")
             result = job["result"]
             version = self.api.call("GET", f"/api/v1/models/{result['model']}/versions/{result['version']}")
         metrics = version["metrics"]
@@ -146,7 +153,7 @@ class Command(BaseCommand):
             time.sleep(0.1)
             deployment = self.api.call("GET", f"/api/v1/deployments/{DEPLOYMENT}")
         if deployment["state"] != "ready":
-            raise SystemExit(f"the deployment is {deployment['state']}: {deployment['error']}")
+            raise CommandError(f"the deployment is {deployment['state']}: {deployment['error']}")
         self.say(f"deployment {DEPLOYMENT} serves {MODEL}@{deployment['versions'][0]['version']}")
 
     def predict(self, images: np.ndarray, labels: np.ndarray) -> None:
