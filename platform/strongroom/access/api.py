@@ -22,12 +22,12 @@ from strongroom.tenants.names import NAME
 MAX_ENTRIES = 100
 
 
-class Maker(serializers.Serializer):
+class Maker(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(["key", "member", "operator", "system"])
     id = serializers.CharField(allow_null=True)
 
 
-class Key(serializers.Serializer):
+class Key(serializers.Serializer[Any]):
     """A key as it is listed: never its secret."""
 
     id = PrefixedId("key")

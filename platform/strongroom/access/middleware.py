@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
+from django.template.response import SimpleTemplateResponse
 from django.urls import Resolver404, resolve
 
 from strongroom import logs
@@ -29,6 +30,17 @@ from strongroom.rest import problem
 from strongroom.rest.requests import from_address
 from strongroom.tenants import scope
 from strongroom.tenants.actor import Actor
+from strongroom.tenants.models import Member
+
+
+class Asked(HttpRequest):
+    """What this middleware adds to a request: views and the console read it."""
+
+    principal: Principal | None
+    member: Member | None
+    actor: Actor  # of /operator only; elsewhere it is principal.actor
+    idempotency: Any
+
 
 READS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 WITHOUT_SCOPE = ("login/", "logout/", "jsi18n/")  # of both sites
@@ -39,9 +51,10 @@ class PrincipalMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self._get_response = get_response
-        self._idempotency = import_module(settings.IDEMPOTENCY_SERVICES)  # a room above this one
+        self._idempotency: Any = import_module(settings.IDEMPOTENCY_SERVICES)  # a room above this one
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, given: HttpRequest) -> HttpResponseBase:
+        request = cast(Asked, given)
         path = request.path_info
         if path.startswith("/api/"):
             return self._api(request)
@@ -52,26 +65,29 @@ class PrincipalMiddleware:
 
     # --- the native API
 
-    def _api(self, request: HttpRequest) -> HttpResponseBase:
+    def _api(self, request: Asked) -> HttpResponseBase:
         try:
             view = _view_of(request)
             if getattr(view, "is_open", False):
                 return self._get_response(request)
             principal = authenticate(request)
             request.principal = principal
-            return self._idempotency.answered(request, principal, view, lambda: self._in_tenant(request, principal))
+            answer: HttpResponseBase = self._idempotency.answered(
+                request, principal, view, lambda: self._in_tenant(request, principal)
+            )
+            return answer
         except Exception as exception:
             error = problem.from_exception(exception)
             if error.code == "internal":
                 problem.log_failure(exception)
             return problem.response(error)
 
-    def _in_tenant(self, request: HttpRequest, principal: Principal) -> HttpResponseBase:
+    def _in_tenant(self, request: Asked, principal: Principal) -> HttpResponseBase:
         return self._inside(scope.tenant(principal.tenant_id, write=_writes(request)), request)
 
     # --- the two sites
 
-    def _member(self, request: HttpRequest) -> HttpResponseBase:
+    def _member(self, request: Asked) -> HttpResponseBase:
         request.member = request.principal = None
         user = request.user
         if user.is_authenticated:
@@ -81,7 +97,7 @@ class PrincipalMiddleware:
         request.principal = principal_of(request.member)
         return self._in_tenant(request, request.principal)
 
-    def _operator(self, request: HttpRequest) -> HttpResponseBase:
+    def _operator(self, request: Asked) -> HttpResponseBase:
         request.member = request.principal = None
         user = request.user
         if not (user.is_authenticated and user.is_active and user.is_operator):
@@ -89,12 +105,12 @@ class PrincipalMiddleware:
         request.actor = Actor("operator", user.pk, from_address.get(), logs.request_id.get())
         return self._inside(scope.operator("the operator's site", write=_writes(request)), request)
 
-    def _inside(self, entered: AbstractContextManager[None], request: HttpRequest) -> HttpResponseBase:
+    def _inside(self, entered: AbstractContextManager[None], request: Asked) -> HttpResponseBase:
         """The view and its rendering inside the scope; what failed is undone."""
         with entered:
             response = self._get_response(request)
-            if hasattr(response, "render") and not response.is_rendered:
-                response = response.render()
+            if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
+                response.render()
             if response.status_code >= 400 and _writes(request):
                 transaction.set_rollback(True, using=scope.alias())
             elif (kept := getattr(request, "idempotency", None)) is not None:

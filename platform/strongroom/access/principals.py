@@ -158,11 +158,15 @@ class PrincipalCache:
         if self._writer is None:
             _note_use(principal)
         else:
-            self._writer.submit(_note_use, principal)
+            self._writer.submit(_note_use_in_thread, principal)
+
+
+def _note_use_in_thread(principal: Principal) -> None:
+    close_old_connections()  # never in a caller's thread, whose transaction it would end
+    _note_use(principal)
 
 
 def _note_use(principal: Principal) -> None:
-    close_old_connections()
     try:
         services.note_use(principal, timezone.now())
     except Error as error:

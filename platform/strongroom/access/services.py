@@ -25,19 +25,21 @@ from strongroom.access.models import ApiKey, Generation
 from strongroom.audit.services import record
 from strongroom.errors import Denied, FieldError, Invalid, NotFound, Unauthenticated
 from strongroom.rest.bodies import made_by, moment, optional_moment
+from strongroom.rest.problem import nearest
 from strongroom.rest.requests import from_address
 from strongroom.tenants import scope
 from strongroom.tenants.actor import Actor
 from strongroom.tenants.models import Member, TenantState
 
 Network = IPv4Network | IPv6Network
+_MORE = "is more than the maker holds"
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who asks, fit to be cached and shared between threads: a key or a member, always of one tenant.
 
-    `scopes` has what each scope includes. Empty `allowed_models` (names of deployments) and `allowed_networks` mean all.
+    `scopes` has what each scope includes. Empty `allowed_models` (deployments) and `allowed_networks` mean all.
     """
 
     kind: str  # "key" or "member"
@@ -190,7 +192,7 @@ def rotate(maker: Principal, key_id: UUID) -> NewKey:
 
 
 def create_for_owner(owner: Member, name: str) -> tuple[ApiKey, str]:
-    """A key with all that an owner may, and its secret: for the demo and for createtenant. Inside the tenant's scope."""
+    """A key with all that its owner may, and its secret: for commands. Inside the tenant's scope."""
     made = create(principal_of(owner), name=name, scopes=scope_table.ROLES[owner.role])
     return made.key, made.secret
 
@@ -246,7 +248,7 @@ def _end(actor: Actor, key: ApiKey) -> bool:
     return True
 
 
-def _issue(actor: Actor, wish: _Wish, action: str, **detail: str) -> NewKey:
+def _issue(actor: Actor, wish: _Wish, action: str, **detail: Any) -> NewKey:
     secret = secrets.new()
     key = ApiKey.objects.create(
         name=wish.name,
@@ -288,9 +290,7 @@ class _Wish:
     def check(self) -> None:
         """What is wrong whoever asks; Invalid with all of it."""
         problems = [
-            FieldError(
-                "/scopes", "unknown_scope", f"has no such scope: '{name}'", f"one of {', '.join(scope_table.ORDERED)}"
-            )
+            FieldError("/scopes", "unknown_scope", f"has no such scope: '{name}'", nearest(name, scope_table.ALL))
             for name in self.scopes
             if name not in scope_table.ALL
         ]
@@ -310,9 +310,7 @@ class _Wish:
             raise Denied(
                 f"a key cannot hold more than its maker, who lacks: {', '.join(missing)}",
                 code="scope_missing",
-                errors=[
-                    FieldError("/scopes", "scope_missing", "is more than the maker holds", name) for name in missing
-                ],
+                errors=[FieldError("/scopes", "scope_missing", _MORE, name) for name in missing],
             )
         if maker.allowed_models and not (self.allowed_models and maker.allowed_models.issuperset(self.allowed_models)):
             raise _more("model_not_allowed", "/allowed_models", "deployments", sorted(maker.allowed_models))
@@ -342,7 +340,7 @@ def _within(network: Network, wide: Network) -> bool:
 
 def _more(code: str, path: str, what: str, held: Sequence[str]) -> Denied:
     detail = f"a key cannot hold more than its maker, who is bound to the {what} {', '.join(held)}"
-    return Denied(detail, code=code, errors=[FieldError(path, code, "is more than the maker holds", ", ".join(held))])
+    return Denied(detail, code=code, errors=[FieldError(path, code, _MORE, ", ".join(held))])
 
 
 def _networks(given: Iterable[str]) -> tuple[Network, ...]:

@@ -1,8 +1,8 @@
 """Who a signed-in session is: the person, the tenant chosen in the panel, and the CSRF check by hand.
 
 Django's requests have their session from the middleware; the edge makes one from its ASGI scope (`from_asgi`). The
-tenant is the session's `tenant_id`; X-Strongroom-Tenant (a tenant's name or id) overrides it for a member; without either
-the oldest membership. Knows nothing of keys.
+tenant is the session's `tenant_id`; X-Strongroom-Tenant (a tenant's name or id) overrides it for a member; without
+either it is the oldest membership. Knows nothing of keys.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def principal(request: HttpRequest) -> Principal:
     wanted = request.headers.get(TENANT_HEADER)
     member = membership(user.pk, request.session.get(TENANT_KEY), wanted)
     if member is None:
-        detail = "you are no member of that tenant" if wanted else "you are a member of no tenant"
+        detail = "you are no member of that tenant" if wanted is not None else "you are a member of no tenant"
         raise Denied(detail, code="role_missing", hint="ask the tenant's owner for an invitation")
     return services.principal_of(member)
 
@@ -67,7 +67,7 @@ def membership(user_id: UUID, chosen: object, wanted: str | None = None) -> Memb
 class _Check(CsrfViewMiddleware):
     """Django's check, which says why instead of answering."""
 
-    def _reject(self, request: HttpRequest, reason: str) -> str:  # type: ignore[override]  # a reason, not a page
+    def _reject(self, request: HttpRequest, reason: str) -> str:
         return reason
 
 

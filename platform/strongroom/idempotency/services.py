@@ -22,7 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpResponse, HttpResponseBase
 from django.utils import timezone
 
 from strongroom import ids
@@ -107,7 +107,7 @@ def forget_expired(limit: int = 1000) -> int:
         return Answer.objects.filter(id__in=list(old)).delete()[0]
 
 
-def answered(request: HttpRequest, principal: Any, view: Any, work: Callable[[], HttpResponseBase]) -> HttpResponseBase:
+def answered(request: Any, principal: Any, view: Any, work: Callable[[], HttpResponseBase]) -> HttpResponseBase:
     """`work()`, or its first answer again. In its scope `work` ends with `request.idempotency.keep(response)`."""
     key = request.headers.get(HEADER)
     kind = getattr(view, "idempotent", False)

@@ -77,7 +77,7 @@ class Moment(serializers.DateTimeField):
         return value if isinstance(value, str) else moment(value)
 
 
-class PrefixedId(serializers.Field):
+class PrefixedId(serializers.Field[UUID, Any, str, Any]):
     """`job_01k9…` outside, the UUID inside."""
 
     default_error_messages = {"invalid": "is no id of this kind"}
@@ -103,7 +103,7 @@ class PrefixedIdSchema(OpenApiSerializerFieldExtension):
         return {"type": "string", "pattern": f"^{self.target.prefix}_{ID_PATTERN}$"}
 
 
-class StrictSerializer(serializers.Serializer):
+class StrictSerializer(serializers.Serializer[Any]):
     """A document whose unknown fields are refused, the nearest known name in the hint."""
 
     @classmethod
@@ -209,7 +209,7 @@ def _words(field: Any, error: Any) -> tuple[str, str | None]:
             return "must be a list", None
         case "null_characters_not_allowed":
             return "must not hold a null character", None
-        case "invalid" if (kind := _kind(field)) is not None:
+        case "invalid" | "overflow" if (kind := _kind(field)) is not None:
             return f"must be {kind[0]}", kind[1]
     return str(error), None
 
@@ -252,7 +252,7 @@ class _PathId:
 
     @classmethod
     def of(cls, prefix: str) -> type[Self]:
-        return type(f"{prefix.capitalize()}Id", (cls,), {"prefix": prefix, "regex": f"{prefix}_{ID_PATTERN}"})
+        return type(f"{prefix.capitalize()}Id", (cls,), {"prefix": prefix, "regex": f"{prefix}_{ID_PATTERN}"})  # type: ignore[no-untyped-call]  # DRF's and ABC's hooks have no types
 
 
 PATH_IDS = {f"{prefix}_id": _PathId.of(prefix) for prefix in sorted(ids.PREFIXES)}

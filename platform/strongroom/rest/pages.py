@@ -1,7 +1,7 @@
 """Cursor pages: `{data, next_cursor, has_more}`, newest first by id (UUIDv7 is time order), or oldest first for logs.
 
-The cursor is the last id of a page: rows that come or go in between shift nothing. It is text without a promise; what is
-none is 400 malformed_cursor.
+The cursor is the last id of a page: rows that come or go in between shift nothing. Its text is no promise; what is
+none of ours is 400 malformed_cursor.
 """
 
 from __future__ import annotations

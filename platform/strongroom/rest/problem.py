@@ -93,6 +93,7 @@ def from_exception(exception: BaseException) -> StrongroomError:
     if isinstance(exception, exceptions.APIException):
         return _from_drf(exception)
     if isinstance(exception, OperationalError | InterfaceError):
+        logger.warning("the database: %s", exception)  # of connections, locks and tables: no row is in its text
         return Unavailable("the database is unavailable; try again", code="database_unavailable")
     if isinstance(exception, Http404):
         return NotFound("there is nothing at this address; /docs lists the routes")

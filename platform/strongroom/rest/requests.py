@@ -36,10 +36,10 @@ class RequestMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         began = perf_counter()
-        id = accepted_id(request.headers.get("X-Request-Id"))
         remote = request.META.get("REMOTE_ADDR")
-        if remote not in self._trusted:
-            request.META.pop("HTTP_X_FORWARDED_PROTO", None)  # a caller's word, not a proxy's
+        if remote not in self._trusted:  # a caller's word, not a proxy's; gone before `headers` is made
+            request.META.pop("HTTP_X_FORWARDED_PROTO", None)
+        id = accepted_id(request.headers.get("X-Request-Id"))
         address = client_address(remote, request.headers.get("X-Forwarded-For"), self._trusted)
         id_token, address_token = logs.request_id.set(id), from_address.set(address)
         try:
@@ -112,6 +112,9 @@ class RefuseFiles(FileUploadHandler):
 
 class NoFiles(Storage):
     """Django's default storage, which nothing here uses: refuses to keep or open anything."""
+
+    def exists(self, name: str) -> bool:
+        return False
 
     def _open(self, name: str, mode: str = "rb") -> NoReturn:
         raise SuspiciousOperation("no file is kept by Django here")

@@ -38,9 +38,9 @@ class EdgeRoute:
 EDGE_ROUTES: list[EdgeRoute] = []
 
 
-def page_of(item: type[serializers.BaseSerializer[Any]], name: str) -> type[serializers.Serializer]:
+def page_of(item: type[serializers.BaseSerializer[Any]], name: str) -> type[serializers.Serializer[Any]]:
     """The schema of a cursor page of `item`."""
-    return type(
+    return type(  # type: ignore[no-untyped-call]  # DRF's and ABC's hooks have no types
         name,
         (serializers.Serializer,),
         {

@@ -69,5 +69,6 @@ class ResourceView(APIView):
 
     @property
     def actor(self) -> Actor:
-        actor: Actor = self.request.principal.actor
+        asked: Any = self.request  # its principal is the middleware's
+        actor: Actor = asked.principal.actor
         return actor

@@ -19,19 +19,19 @@ from strongroom.tenants.models import Tenant, TenantState
 from strongroom.vault import services as vault
 
 
-class Limits(serializers.Serializer):
+class Limits(serializers.Serializer[Any]):
     max_running_jobs = serializers.IntegerField()
     storage_bytes = serializers.IntegerField()
     upload_bytes = serializers.IntegerField()
     requests_per_second = serializers.IntegerField(allow_null=True)
 
 
-class InUse(serializers.Serializer):
+class InUse(serializers.Serializer[Any]):
     running_jobs = serializers.IntegerField()
     storage_bytes = serializers.IntegerField()
 
 
-class TenantBody(serializers.Serializer):
+class TenantBody(serializers.Serializer[Any]):
     id = PrefixedId("ten")
     name = serializers.CharField()
     display_name = serializers.CharField()
