@@ -1,4 +1,4 @@
-"""Writes the documents that come from the code: docs/settings.md, docs/errors.md, docs/openapi.yaml; `--check` compares."""
+"""Writes the documents that come from the code into docs/: settings, errors, OpenAPI; `--check` compares them."""
 
 from __future__ import annotations
 

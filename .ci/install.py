@@ -29,7 +29,11 @@ def pip_setting(name: str) -> list[str]:
 def sources() -> list[str]:
     """pip's sources as uv's options."""
     options: list[str] = []
-    for name, option in (("find-links", "--find-links"), ("index-url", "--default-index"), ("extra-index-url", "--index")):
+    for name, option in (
+        ("find-links", "--find-links"),
+        ("index-url", "--default-index"),
+        ("extra-index-url", "--index"),
+    ):
         for place in pip_setting(name):
             if not place.startswith("file://") or Path(place.removeprefix("file://")).exists():
                 options += [option, place]

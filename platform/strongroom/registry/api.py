@@ -1,4 +1,4 @@
-"""Models and their versions in the native API. Their files are brought by the edge (edge/upload.py) and an import job."""
+"""Models and their versions in the native API. Their files come by the edge (edge/upload.py) and an import job."""
 
 from __future__ import annotations
 
