@@ -17,7 +17,7 @@ class Command(migrate.Command):
             options["database"] = "owner"
         super().handle(*args, **options)
         if "owner" in settings.DATABASES:
-            self._grant({settings.DATABASES[a]["USER"] for a in ("default", "system") if a in settings.DATABASES})
+            self._grant({str(settings.DATABASES[a]["USER"]) for a in ("default", "system") if a in settings.DATABASES})
 
     def _grant(self, roles: set[str]) -> None:
         """Rows, never tables: neither role may change the schema."""
