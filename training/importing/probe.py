@@ -38,7 +38,7 @@ MOST_TENSORS = 256
 MOST_ITEM_BYTES = 256 * 2**20  # one row of one input
 _OPEN_SIZES = (8, 32, 64, 128, 224, 256, 1)
 _BATCHES = (2, 5)
-_SECONDS = 60.0
+SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Probe:
                         break
         if options.terminate:
             raise ImportRefused(
-                f"the graph had not answered after {_SECONDS:.0f} seconds",
+                f"the graph had not answered after {SECONDS:.0f} seconds",
                 "export a smaller graph",
                 code="onnx_too_slow",
             )
@@ -162,14 +162,14 @@ def _made_up(value: Tensor, rows: int, size: int) -> Array:
 
 
 @contextmanager
-def _deadline(seconds: float = _SECONDS) -> Iterator[Any]:
+def _deadline() -> Iterator[Any]:
     """Run options that end the run when the time is up."""
     options = onnxruntime.RunOptions()
 
     def end() -> None:
         options.terminate = True
 
-    timer = threading.Timer(seconds, end)
+    timer = threading.Timer(SECONDS, end)
     timer.daemon = True
     timer.start()
     try:

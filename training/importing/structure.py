@@ -77,7 +77,7 @@ def _check_versions(model: onnx.ModelProto) -> None:
         )
     seen: set[str] = set()
     for entry in model.opset_import:
-        versions = DOMAINS.get(entry.domain)
+        versions = DOMAINS.get(entry.domain) if isinstance(entry.domain, str) else None
         if versions is None:
             raise _foreign_domain(entry.domain)
         if entry.version not in versions:
@@ -96,7 +96,7 @@ def _check_versions(model: onnx.ModelProto) -> None:
 
 def _foreign_domain(domain: str) -> ImportRefused:
     return ImportRefused(
-        f"operators of the domain {domain[:80]!r} are not served",
+        f"operators of the domain {str(domain)[:80]!r} are not served",
         "use operators of ai.onnx and ai.onnx.ml only",
         code="onnx_domain",
     )
@@ -122,6 +122,8 @@ def _check_graph(model: onnx.ModelProto) -> None:
     versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     count = _Count()
     for graph in _graphs(model.graph, count, 0):
+        if not all(isinstance(name, str) for name in _names(graph)):  # protobuf gives bytes where it is no UTF-8
+            raise ImportRefused("a name in the graph is not UTF-8", _EXPORT, code="onnx_unreadable")
         for tensor in _tensors(graph):
             if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
                 raise ImportRefused(
@@ -147,6 +149,15 @@ def _graphs(graph: onnx.GraphProto, count: _Count, depth: int) -> Iterator[onnx.
                 yield from _graphs(attribute.g, count, depth + 1)
             for inner in attribute.graphs:
                 yield from _graphs(inner, count, depth + 1)
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[object]:
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        yield value.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.t.name)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
