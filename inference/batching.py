@@ -552,15 +552,12 @@ def _wanted(signature: Signature, outputs: object) -> tuple[str, ...]:
     known = tuple(tensor.name for tensor in signature.outputs)
     if outputs is None:
         return known
-    if (
-        not isinstance(outputs, list)
-        or not outputs
-        or not set(outputs) <= set(known)
-        or len(set(outputs)) < len(outputs)
-    ):
-        given = ", ".join(map(str, outputs)) if isinstance(outputs, list) else str(outputs)
-        raise InputRefused("/outputs", "outputs", f"wants {given}", f"expected some of {', '.join(known)}")
-    return tuple(outputs)
+    asked = tuple(outputs) if isinstance(outputs, list) else (outputs,)
+    if not asked or not all(name in known for name in asked) or len(set(asked)) < len(asked):
+        raise InputRefused(
+            "/outputs", "outputs", f"wants '{', '.join(map(str, asked))}'", f"expected some of {', '.join(known)}"
+        )
+    return asked
 
 
 def _number(value: object) -> int:

@@ -241,7 +241,7 @@ def _image(signature: Signature, kind: str, body: Buffer) -> dict[str, Array]:
     tensor = _image_input(signature)
     if tensor is None:
         raise MediaTypeUnsupported(f"the model takes no image; {', '.join(accepted(signature))} are accepted")
-    from PIL import Image  # only here: most cells never see a picture
+    from PIL import Image  # here, and before by the zygote: the edge imports this module's neighbours without it
 
     Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
     _, channels, height, width = tensor.shape
@@ -262,6 +262,13 @@ def _image(signature: Signature, kind: str, body: Buffer) -> dict[str, Array]:
         raise unreadable from None
     array = np.asarray(pixels, dtype=np.uint8).reshape(height, width, channels)
     return {tensor.name: np.ascontiguousarray(array.transpose(2, 0, 1))[None]}
+
+
+def import_pillow() -> None:
+    """In the zygote, so that a cell's first picture does not wait 0.4 s for the import."""
+    from PIL import Image
+
+    Image.preinit()
 
 
 def _check_picture(pixels: int, mode: str) -> None:

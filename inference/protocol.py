@@ -280,7 +280,7 @@ def _tensor_spec(fields: object) -> TensorSpec:
         raise ProtocolError("a tensor is not aligned")
     size = fields.get("size") if datatype == "BYTES" else math.prod(shape) * DTYPES[datatype].itemsize
     if not _natural(size):
-        raise ProtocolError("a BYTES tensor without its size")
+        raise ProtocolError("a tensor without its size, or larger than a frame")
     return TensorSpec(name, datatype, tuple(shape), offset, size, DTYPES[datatype])
 
 

@@ -189,7 +189,7 @@ def _objects(path: str, tensor: Tensor, array: Array) -> Array:
 def _unflattened(tensor: Tensor, array: Array) -> Array:
     """Flat row-major data of a whole number of items takes its shape from the signature; else check() refuses it."""
     item = math.prod(tensor.shape[1:])
-    if array.ndim != 1 or not tensor.batched or item < 1 or array.size % item:
+    if array.ndim != 1 or not array.size or not tensor.batched or item < 1 or array.size % item:
         return array
     return array.reshape(-1, *tensor.shape[1:])
 

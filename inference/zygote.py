@@ -18,7 +18,7 @@ import sys
 from typing import Any, Final
 
 import sandbox
-from inference import cell
+from inference import cell, decode
 
 CHANNEL: Final = 3
 PACKET_BYTES: Final = 4096
@@ -28,6 +28,7 @@ def main() -> None:
     """Serve forks until the agent is gone."""
     channel = socket.socket(fileno=CHANNEL)
     children: dict[int, int] = {}  # pidfd → pid
+    decode.import_pillow()
     gc.freeze()  # what exists now stays shared with the children: the collector writes no marks into it
     channel.send(b'{"type": "ready", "pid": %d}' % os.getpid())
     while True:
