@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, URLResolver, include, path
 
 from strongroom.rest import documents, failures
 
-API = [
-    path("", include(f"strongroom.{room}.api"))
-    for room in ("access", "tenants", "datasets", "registry", "jobs", "deployments")
-    if find_spec(f"strongroom.{room}.api")
-]
+ROOMS = ("access", "tenants", "datasets", "registry", "jobs", "deployments")
+API = [path("", include(f"strongroom.{room}.api")) for room in ROOMS]
 
 
 def home(request: HttpRequest) -> HttpResponse:

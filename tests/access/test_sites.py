@@ -59,6 +59,7 @@ def test_a_member_works_in_the_chosen_tenant(acme: Deposit, globex: Deposit, ask
         request, seen = ask("/admin/jobs/job/", person, chosen)
         assert seen.tenant_id == request.principal.tenant_id == request.member.tenant_id == deposit.id
         assert request.member.role == role
+        assert [member.tenant_id for member in request.memberships()] == [acme.id, globex.id]
 
 
 def test_a_member_gets_nothing_from_another_tenant_by_choosing_it(acme: Deposit, globex: Deposit, ask: Any) -> None:
@@ -71,6 +72,7 @@ def test_nobody_gets_no_scope(db: None, ask: Any) -> None:
         request, seen = ask(path)
         assert seen == scope.NONE
         assert request.principal is None
+    assert ask("/admin/")[0].memberships() == []
 
 
 @pytest.mark.parametrize("page", ["login/", "logout/", "jsi18n/"])

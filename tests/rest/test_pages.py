@@ -57,8 +57,9 @@ def test_a_row_that_comes_in_between_shifts_nothing(acme: Deposit) -> None:
     assert [key["id"] for key in top["data"] + rest["data"]][:4] == first[::-1]
 
 
+@settings(suppress_health_check=KEPT)
 @given(st.text(max_size=40))
-def test_text_that_is_no_cursor_is_malformed(text: str) -> None:
+def test_text_that_is_no_cursor_is_malformed(db: None, text: str) -> None:
     if not (text.startswith("u_") and ids.parse("u", text) is not None):
         with pytest.raises(Malformed) as refused, scope.tenant(ids.new(), write=False):
             page(ApiKey.objects.all(), lambda row: {}, cursor=text)

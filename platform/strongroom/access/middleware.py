@@ -1,7 +1,7 @@
 """Who asks, for every request that reaches Django; the scope with its transaction around the view and its rendering.
 
 /api/v1   an API key or a signed-in session → `request.principal`, the tenant's scope; failures are problem+json
-/admin    a signed-in member → `request.member`, `request.principal`, the scope of the chosen tenant
+/admin    a signed-in member → `request.member`, `.memberships()`, `.principal`, the scope of the chosen tenant
 /operator a signed-in operator → `request.actor`, the operator's scope
 
 An answer of 400 or more rolls the transaction back. GET and HEAD only read. Pages before sign-in, and everything else,
@@ -24,7 +24,7 @@ from django.urls import Resolver404, resolve
 from strongroom import logs
 from strongroom.access import sessions
 from strongroom.access.principals import PRINCIPALS
-from strongroom.access.services import Principal, principal_of
+from strongroom.access.services import Principal, memberships, principal_of
 from strongroom.errors import NotFound, Unauthenticated
 from strongroom.rest import problem
 from strongroom.rest.requests import from_address
@@ -38,6 +38,7 @@ class Asked(HttpRequest):
 
     principal: Principal | None
     member: Member | None
+    memberships: Callable[[], list[Member]]  # of /admin only: the switch between tenants
     actor: Actor  # of /operator only; elsewhere it is principal.actor
     idempotency: Any
 
@@ -89,9 +90,12 @@ class PrincipalMiddleware:
 
     def _member(self, request: Asked) -> HttpResponseBase:
         request.member = request.principal = None
+        request.memberships = list
         user = request.user
         if user.is_authenticated:
-            request.member = sessions.membership(user.pk, request.session.get(sessions.TENANT_KEY))
+            found = memberships(user.pk)
+            request.memberships = lambda: found
+            request.member = sessions.pick(found, request.session.get(sessions.TENANT_KEY))
         if request.member is None:
             return self._get_response(request)
         request.principal = principal_of(request.member)

@@ -8,9 +8,9 @@ either it is the oldest membership. Knows nothing of keys.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
-from uuid import UUID
 
 from django.conf import settings
 from django.contrib.auth import get_user
@@ -40,7 +40,7 @@ def principal(request: HttpRequest) -> Principal:
         )
     check_csrf(request)
     wanted = request.headers.get(TENANT_HEADER)
-    member = membership(user.pk, request.session.get(TENANT_KEY), wanted)
+    member = pick(services.memberships(user.pk), request.session.get(TENANT_KEY), wanted)
     if member is None:
         detail = "you are no member of that tenant" if wanted is not None else "you are a member of no tenant"
         raise Denied(detail, code="role_missing", hint="ask the tenant's owner for an invitation")
@@ -55,9 +55,8 @@ def from_asgi(scope: dict[str, Any]) -> Principal:
     return principal(request)
 
 
-def membership(user_id: UUID, chosen: object, wanted: str | None = None) -> Member | None:
+def pick(found: Sequence[Member], chosen: object, wanted: str | None = None) -> Member | None:
     """The membership that counts: the `wanted` one or none; else the `chosen` one; else the oldest."""
-    found = services.memberships(user_id)
     if wanted is not None:
         tenant_id = ids.parse("ten", wanted)
         return next((m for m in found if m.tenant.name == wanted or m.tenant_id == tenant_id), None)
