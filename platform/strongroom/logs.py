@@ -28,7 +28,7 @@ class JsonFormatter(logging.Formatter):
     """One object a line: at, level, logger, message, request_id, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"at": _moment(record), "level": record.levelname.lower(), "logger": record.name}
+        line: dict[str, str | None] = {"at": _moment(record), "level": record.levelname.lower(), "logger": record.name}
         line |= {"message": record.getMessage(), "request_id": request_id.get()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

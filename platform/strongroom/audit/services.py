@@ -21,7 +21,7 @@ def record(
 ) -> None:
     """`detail` holds names of settings, counts and states only: no content, no secret."""
     Entry.objects.create(
-        tenant_id=tenant_id,
+        **({} if tenant_id is None else {"tenant_id": tenant_id}),
         actor_kind=actor.kind,
         actor_id=actor.id,
         action=action,
