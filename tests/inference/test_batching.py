@@ -44,7 +44,7 @@ def test_a_bad_request_in_a_batch_never_fails_its_neighbours(cell: Cell, edge: C
 def test_a_deadline_that_passes_while_waiting_is_answered_before_the_computation_ends(
     cell: Cell, edge: Connection
 ) -> None:
-    cell.load("slow", *graphs.slow(times=40))
+    cell.load("slow", *graphs.slow(times=40), max_batch=1)
     first = edge.infer("slow", ITEM)
     late = edge.infer("slow", ITEM, deadline_ms=1)
     frame = edge.frame()
@@ -53,7 +53,7 @@ def test_a_deadline_that_passes_while_waiting_is_answered_before_the_computation
 
 
 def test_a_cancelled_request_is_not_computed(cell: Cell, edge: Connection) -> None:
-    cell.load("slow", *graphs.slow())
+    cell.load("slow", *graphs.slow(), max_batch=1)
     edge.infer("slow", ITEM)
     gone = edge.infer("slow", ITEM)
     edge.socket.sendall(protocol.encode(protocol.CANCEL, gone, {}))

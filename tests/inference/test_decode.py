@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import struct
@@ -229,7 +230,5 @@ def test_a_damaged_file_is_decoded_or_refused(body: bytes, data: st.DataObject) 
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     for of, kind in ((NUMBERED, "application/x-npy"), (PICTURE, "image/png")):
-        try:
+        with contextlib.suppress(InferenceError):
             of.check(decode(of, kind, bytes(damaged)))
-        except InferenceError:
-            pass

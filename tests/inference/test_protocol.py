@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 
@@ -114,9 +115,15 @@ def test_any_bytes_are_frames_or_a_protocol_error(data: bytes) -> None:
         ([{"name": "a", "datatype": "FP32", "shape": [-1], "offset": 0}], "shape is not a list of sizes"),
         ([{"name": "a", "datatype": "FP32", "shape": [True], "offset": 0}], "shape is not a list of sizes"),
         ([{"name": "a", "datatype": "FP32", "shape": [2**60], "offset": 0}], "shape is not a list of sizes"),
-        ([{"name": "a", "datatype": "FP32", "shape": [2**20, 2**20], "offset": 0}], "a BYTES tensor without its size"),
+        (
+            [{"name": "a", "datatype": "FP32", "shape": [2**20, 2**20], "offset": 0}],
+            "a tensor without its size, or larger",
+        ),
         ([{"name": "a", "datatype": "FP32", "shape": [1], "offset": 4}], "a tensor is not aligned"),
-        ([{"name": "a", "datatype": "BYTES", "shape": [1], "offset": 0}], "a BYTES tensor without its size"),
+        (
+            [{"name": "a", "datatype": "BYTES", "shape": [1], "offset": 0}],
+            "a tensor without its size, or larger",
+        ),
         ([{"name": "a", "datatype": "UINT8", "shape": [1], "offset": 0}] * 2, "two tensors of one name"),
     ],
 )
@@ -167,10 +174,8 @@ def test_an_answers_header_is_read_alike_the_first_and_the_next_time() -> None:
 def test_an_answers_header_of_any_bytes_is_read_or_refused(header: bytes) -> None:
     reader = AnswerReader()
     for _ in range(2):
-        try:
+        with contextlib.suppress(ProtocolError):
             reader.read(header, memoryview(b""))
-        except ProtocolError:
-            pass
 
 
 def test_a_known_answer_with_a_forged_tail_is_refused() -> None:
