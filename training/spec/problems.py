@@ -119,10 +119,14 @@ def nearest(word: object, names: Iterable[object]) -> str | None:
     known = [str(name) for name in names]
     written = str(word).lower()
     for name in known:
-        if written and (name.endswith("/" + written) or name.replace("_", "") == written.replace("_", "")):
+        if written and (name.endswith("/" + written) or _letters(name) == _letters(written)):
             return name
     found = difflib.get_close_matches(written, known, 1) if len(written) > 1 else []
     return found[0] if found else None
+
+
+def _letters(word: str) -> list[str]:
+    return sorted(word.replace("_", ""))
 
 
 def choice_problem(path: str, value: object, values: Sequence[object], planned: Sequence[object] = ()) -> Problem:
