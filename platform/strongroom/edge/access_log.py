@@ -6,6 +6,7 @@ status, duration and request id: no query, no header, no body.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -35,8 +36,13 @@ class AccessLog:
             sys.stderr.flush()
 
 
+@functools.lru_cache(8)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+
+
 def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(int(at))}.{int(at * 1000) % 1000:03d}Z"
 
 
 def _printable(path: str) -> str:

@@ -18,6 +18,8 @@ from inference.errors import InputRefused
 from inference.protocol import DTYPES, Array
 from inference.signature import Tensor, cast
 
+SMALL = 4096  # numbers; BLAS takes threads for more
+
 _parser = simdjson.Parser()
 
 
@@ -57,8 +59,8 @@ def flat_numbers(found: Any, tensor: Tensor) -> Array | None:
             wide = np.frombuffer(found.as_buffer(of_type="i"), np.int64)
     except (TypeError, ValueError):
         return None
-    if tensor.datatype == "FP32" and wide.size and wide.min() > -3.4e38 and wide.max() < 3.4e38:
-        return wide.astype(np.float32)
+    if tensor.datatype == "FP32" and wide.size <= SMALL and wide.dot(wide) < 1e76:
+        return wide.astype(np.float32)  # each is below 1e38: 0.4 µs against 4 for the smallest and the largest
     try:
         return cast(tensor, wide)
     except InputRefused:

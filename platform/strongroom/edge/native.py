@@ -64,7 +64,8 @@ def _fast(body: bytes, served: Served) -> core.Inputs | None:
         if array is None:
             return None
         found[tensor.name] = array
-    core.check(served, found)
+    if len(found) > 1 or not next(iter(found.values())).size:
+        core.check(served, found)  # as many items in each; one alone was seen to fit
     return found
 
 
