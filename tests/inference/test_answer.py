@@ -68,5 +68,5 @@ def test_regression_embedding_and_anything_else_have_their_own_form() -> None:
 
 
 def test_outputs_without_a_common_batch_are_told_whole() -> None:
-    outputs = {"a": np.zeros((2, 1), "f4"), "b": np.float32(3).reshape(())}
+    outputs = {"a": np.zeros((2, 1), "f4"), "b": np.full((), 3, "f4")}
     assert predictions(of_task("other"), outputs) == [{"outputs": {"a": [[0.0], [0.0]], "b": 3.0}}]
