@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -107,15 +107,21 @@ class Node:
                     stderr=log,
                     process_group=0,
                 )
+        for name in names or PROCESSES:
+            self._wait(name, lambda name=name: _hears_sigterm(self.pid(name)))  # type: ignore[misc]  # bound now
         if "web" in (names or PROCESSES):
             self.wait_until_ready()
         return self
 
     def wait_until_ready(self) -> None:
+        self._wait("web", lambda: self.status("/api/v1/health/ready") == 200)
+
+    def _wait(self, name: str, condition: Callable[[], bool]) -> None:
         ends = time.monotonic() + READY_SECONDS
-        while self.status("/api/v1/health/ready") != 200:
-            if self.processes["web"].poll() is not None or time.monotonic() > ends:
-                raise AssertionError(f"web is not ready (exit code {self.processes['web'].poll()}):\n{self.log('web')}")
+        while not condition():
+            code = self.processes[name].poll()
+            if code is not None or time.monotonic() > ends:
+                raise AssertionError(f"{name} is not ready (exit code {code}):\n{self.log(name)}")
             time.sleep(0.05)
 
     def status(self, path: str) -> int | None:
@@ -231,6 +237,13 @@ def _locked(name: str) -> Iterator[None]:
     with open(servers.session_folder() / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _hears_sigterm(pid: int) -> bool:
+    """Whether a process has come so far that it stops in order: by the kernel's mask of caught signals."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next((line.split()[1] for line in lines if line.startswith("SigCgt")), "0")
+    return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1))
 
 
 def _below(pid: int) -> list[int]:

@@ -65,6 +65,7 @@ def run(program: str, folder: Path, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", program, str(folder), name], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_every_message_arrives_once_and_whole_with_several_writers_and_readers(folder: Path) -> None:
     consumers = [run(CONSUMER, folder, f"consumer {number}") for number in range(3)]
     producers = [run(PRODUCER, folder, f"producer {number}") for number in range(2)]
@@ -110,6 +111,7 @@ def test_only_its_user_reads_a_message(folder: Path) -> None:
     assert message.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_many_processes_bind_their_queues_at_once_and_every_route_is_kept(folder: Path) -> None:
     bind = PRELUDE.replace('SimpleQueue("wake")', "SimpleQueue(name)")
     binders = [run(bind, folder, f"queue{number}") for number in range(6)]

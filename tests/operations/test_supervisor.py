@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Each program appends "name event" to the journal, so that a test sees what happened in which order.
 SUPERVISE = """
 import asyncio, json, logging, sys

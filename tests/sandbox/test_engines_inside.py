@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import sandbox
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import sandbox
 from tests.sandbox.inside import inside
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_job_imports_numpy_and_torch_and_trains_a_step() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 import sandbox
 
 # As a container does: a filter from outside answers as if the kernel had no such call.

@@ -12,8 +12,8 @@ import threading
 from pathlib import Path
 
 import pytest
-import sandbox
 
+import sandbox
 from tests.sandbox.inside import inside
 
 LIVES = "import socket; channel = socket.socket(fileno=3); channel.send(b'here'); channel.recv(1)"

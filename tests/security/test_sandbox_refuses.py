@@ -20,6 +20,7 @@ from tests.sandbox.inside import Answer, inside
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILES = ("job-cpu", "cell-cpu")
+pytestmark = pytest.mark.slow  # nearly two hundred processes
 
 
 @pytest.fixture

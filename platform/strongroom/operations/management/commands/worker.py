@@ -14,12 +14,14 @@ import time
 from typing import Any
 
 from celery.signals import worker_shutting_down
+from celery.worker import state
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 from strongroom.celery import app
 from strongroom.jobs import tasks
 from strongroom.jobs.worker import Worker
+from strongroom.rest.problem import log_failure
 from strongroom.vault import services as vault
 
 RESTART_SECONDS = 2.0
@@ -47,6 +49,7 @@ class Command(BaseCommand):
 
         def stop(*_: Any, **__: Any) -> None:
             stopping.set()
+            state.should_stop = 0  # a signal that came while Celery was still starting: its loop looks here
             worker.stop()
 
         worker_shutting_down.connect(stop, weak=False)
@@ -77,6 +80,7 @@ class Command(BaseCommand):
             )
             try:
                 consumer.start()
-            except Exception:
-                logger.exception("the consumer of wake-ups ended; jobs go on by looking at the table")
+            except Exception as error:
+                logger.error("the consumer of wake-ups ended; jobs go on by looking at the table")
+                log_failure(error)
             stopping.wait(RESTART_SECONDS)
