@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -44,11 +45,13 @@ for number in range({MESSAGES}):
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Iterator[Path]:
     for name in ("messages", "control"):
         (tmp_path / name).mkdir()
     filesystem.Transport.global_state.clear()  # kombu remembers for the whole process which routes it has written
-    return tmp_path
+    yield tmp_path
+    while OPENED:
+        OPENED.pop().close()
 
 
 OPENED: list[Any] = []  # kombu's queues do not keep their connection alive
@@ -84,7 +87,10 @@ def test_messages_come_in_the_order_they_were_sent(folder: Path) -> None:
     queue = connection(folder).SimpleQueue("wake")
     for number in range(50):
         queue.put(number)
-    assert [queue.get(timeout=5).payload for _ in range(50)] == list(range(50))
+    messages = [queue.get(timeout=5) for _ in range(50)]
+    assert [message.payload for message in messages] == list(range(50))
+    for message in messages:
+        message.ack()
     with pytest.raises(Empty):
         queue.get(block=False)
 
