@@ -52,6 +52,8 @@ def prediction_expiry() -> datetime:
 
 def succeed(job: Job, result: dict[str, Any], *, said: dict[str, Any], **fields: Any) -> None:
     """The job's one success. Moved where another was first, and nothing of the caller's transaction may stay."""
+    if job.progress is not None:
+        fields["progress"] = {**job.progress, "fraction": 1.0}
     _end(job, State.SUCCEEDED, outcome="succeeded", sealed={"result": result}, said={"result": said}, **fields)
 
 

@@ -7,10 +7,10 @@ claims.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from django.db import transaction
 
 from strongroom import ids
@@ -146,7 +146,10 @@ def _succeed_with(job: Job, version: ModelVersion, deployed: str | None) -> None
 
 def _opened(artefact: Artefact) -> dict[str, Any]:
     """A small document that the process sealed: read once, kept in a sealed column, the file destroyed."""
-    content = json.loads(vault.read_bytes(artefact))
+    try:
+        content = orjson.loads(vault.read_bytes(artefact))
+    except orjson.JSONDecodeError:
+        raise Refused(failures.INTERNAL) from None
     vault.destroy(artefact)
     if not isinstance(content, dict):
         raise Refused(failures.INTERNAL)

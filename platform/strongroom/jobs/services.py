@@ -203,7 +203,7 @@ def log_document(line: LogLine) -> dict[str, Any]:
 
 
 def metric_document(event: Event) -> dict[str, Any]:
-    return {**event.data, "at": moment(event.at)}
+    return {name: event.data.get(name) for name in ("name", "epoch", "step", "value")} | {"at": moment(event.at)}
 
 
 def _shown_result(job: Job) -> dict[str, Any] | None:

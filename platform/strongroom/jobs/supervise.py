@@ -30,6 +30,7 @@ from strongroom.jobs.moves import Moved, write
 from strongroom.jobs.packets import Batch, Done, Failed, Line, Packet, Progress, Ready, Sealed, Unreadable
 from strongroom.jobs.process import Ended, Process, close
 from strongroom.jobs.record import Recorder
+from strongroom.rest.problem import log_failure
 from strongroom.tenants import scope
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
@@ -359,13 +360,15 @@ def _unforeseen(job: Job, error: Exception) -> None:
                 endings.hand_back(job, outcome="drained", wait_seconds=2)
                 return
             if not isinstance(error, StrongroomError | vault.ArtefactCorrupt):
-                logger.error("job %s, attempt %s: unforeseen", job.id, job.attempt, exc_info=error)
+                logger.error("job %s, attempt %s: unforeseen", job.id, job.attempt)
+                log_failure(error)
             endings.fail(job, _failure(error))
     except Moved:
         pass
-    except Exception:
+    except Exception as failure:
         # The database is away: the lease runs out and the sweep hands the job on.
-        logger.exception("job %s, attempt %s: its end could not be written", job.id, job.attempt)
+        logger.error("job %s, attempt %s: its end could not be written", job.id, job.attempt)
+        log_failure(failure)
 
 
 def _failure(error: Exception) -> Failure:

@@ -7,11 +7,13 @@ kept for seconds. Every act is conditional by itself too, so that two at once wo
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
+from django.db import DatabaseError
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
@@ -21,42 +23,46 @@ from strongroom.jobs import claim, endings, wakeups
 from strongroom.jobs.models import Job, Lease
 from strongroom.jobs.moves import Moved
 from strongroom.jobs.states import State
+from strongroom.rest.problem import log_failure
 from strongroom.tenants import scope
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 
 HOLD_SECONDS = 3
-LOST_WAKE_UP_SECONDS = 2
+LOST_WAKE_UP_SECONDS = 2.0
+EXPIRE_SECONDS = 30.0
 AT_ONCE = 200
 logger = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """One scheduler's loop body; used by one thread. Higher and lower rooms' chores are given to it."""
+    """One scheduler's loop body; used by one thread. Other rooms' chores are given to it."""
 
-    def __init__(self, chores: dict[float, list[Callable[[], object]]] | None = None) -> None:
-        """`chores`: seconds between two runs → what is run."""
+    def __init__(self, *chores: tuple[float, Callable[[], object]]) -> None:
+        """`chores`: seconds between two runs, and what is run."""
         self.holder = ids.new()
-        self._chores = [(seconds, call) for seconds, calls in (chores or {}).items() for call in calls]
-        self._ran: dict[int, float] = {}
+        self._chores = [(0.0, take_lost), (LOST_WAKE_UP_SECONDS, wake_waiting), (EXPIRE_SECONDS, expire), *chores]
+        self._ran = [-math.inf] * len(self._chores)
 
     def tick(self) -> bool:
         """One round; False where another scheduler acts."""
         if not hold(self.holder):
             return False
-        for seconds, call in [(0.0, take_lost), (2.0, wake_waiting), (30.0, expire), *self._chores]:
-            self._run(seconds, call)
+        for number, (seconds, call) in enumerate(self._chores):
+            if time.monotonic() - self._ran[number] >= seconds:
+                self._ran[number] = time.monotonic()
+                _run(call)
         return True
 
-    def _run(self, seconds: float, call: Callable[[], object]) -> None:
-        now, key = time.monotonic(), hash(call)
-        if now - self._ran.get(key, -seconds) < seconds:
-            return
-        self._ran[key] = now
-        try:
-            call()
-        except Exception:  # one chore that fails must not stop the others; it is tried again at its next time
-            logger.exception("the sweep's %s failed", getattr(call, "__name__", "chore"))
+
+def _run(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except DatabaseError:
+        raise
+    except Exception as error:  # one chore that fails must not stop the others; it is tried again at its next time
+        logger.error("the sweep's %s failed", getattr(call, "__name__", "chore"))
+        log_failure(error)
 
 
 def hold(holder: UUID) -> bool:

@@ -14,6 +14,7 @@ from django.db import DatabaseError, close_old_connections, connections
 
 from strongroom.jobs.claim import Taker, claim
 from strongroom.jobs.supervise import supervise
+from strongroom.rest.problem import log_failure
 
 LOOK_SECONDS = 1.0
 logger = logging.getLogger(__name__)
@@ -69,8 +70,9 @@ class Worker:
                 logger.warning("no claim, the database does not answer (%s)", type(error).__name__)
                 connections.close_all()
                 return
-            except Exception:
-                logger.exception("a claim failed")
+            except Exception as error:
+                logger.error("a claim failed")
+                log_failure(error)
                 return
             if taken is None:
                 return
