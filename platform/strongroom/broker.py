@@ -26,8 +26,8 @@ from kombu.utils.json import dumps, loads
 class Channel(filesystem.Channel):
     """A folder of messages, another of routes; names sort by the time they were sent."""
 
-    def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:
-        _write(Path(self.data_folder_out), f"{time_ns():020d}_{uuid4()}.{queue}.msg", dumps(payload))
+    def _put(self, queue: str, message: Any, **_: Any) -> None:
+        _write(Path(self.data_folder_out), f"{time_ns():020d}_{uuid4()}.{queue}.msg", dumps(message))
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         folder, ending = Path(self.data_folder_in), f"{queue}.msg"
@@ -36,13 +36,13 @@ class Channel(filesystem.Channel):
                 return loads(text)
         raise Empty
 
-    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+    def _queue_bind(self, exchange: str, routing_key: str | None, pattern: str | None, queue: str | None) -> None:
         route = filesystem.exchange_queue_t(routing_key or "", pattern or "", queue or "")
         folder = Path(self.control_folder)
         with _alone(folder):
             known = self.get_table(exchange)
             if route not in known:
-                _write(folder, self._exchange_file(exchange).name, dumps([route, *known]))
+                _write(folder, f"{exchange}.exchange", dumps([route, *known]))
 
 
 class Transport(filesystem.Transport):

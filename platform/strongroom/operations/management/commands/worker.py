@@ -49,7 +49,8 @@ class Command(BaseCommand):
 
         def stop(*_: Any, **__: Any) -> None:
             stopping.set()
-            state.should_stop = 0  # a signal that came while Celery was still starting: its loop looks here
+            # A signal that came while Celery was still starting: its loop looks here.
+            state.should_stop = 0  # type: ignore[assignment]  # the stubs know its first value only
             worker.stop()
 
         worker_shutting_down.connect(stop, weak=False)
