@@ -26,8 +26,9 @@ from kombu.utils.json import dumps, loads
 class Channel(filesystem.Channel):
     """A folder of messages, another of routes; names sort by the time they were sent."""
 
-    def _put(self, queue: str, message: Any, **_: Any) -> None:
-        _write(Path(self.data_folder_out), f"{time_ns():020d}_{uuid4()}.{queue}.msg", dumps(message))
+    # kombu's own classes name the second one differently
+    def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
+        _write(Path(self.data_folder_out), f"{time_ns():020d}_{uuid4()}.{queue}.msg", dumps(payload))
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
         folder, ending = Path(self.data_folder_in), f"{queue}.msg"
