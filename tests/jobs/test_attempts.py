@@ -18,13 +18,15 @@ from django.utils import timezone
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
 from strongroom.jobs import services
-from strongroom.jobs.models import Event, Job, LogLine
+from strongroom.jobs.models import Attempt, Event, Job, LogLine
 from strongroom.jobs.states import State
+from strongroom.jobs.supervise import supervise
 from strongroom.registry.models import ModelVersion
 from strongroom.tenants import scope
+from strongroom.vault import keys
 from strongroom.vault.models import Artefact
 from tests.callers import Deposit
-from tests.jobs.work import actor, attempts, fresh, images, submitted, training, uploaded, worked
+from tests.jobs.work import LEASE_SECONDS, actor, attempts, fresh, images, submitted, taken, training, uploaded, worked
 
 LONG = training(epochs=100_000)
 
@@ -134,7 +136,7 @@ def test_a_training_ends_as_a_model_version_that_is_deployed(acme: Deposit, digi
 def test_a_killed_training_goes_on_from_its_checkpoint_bit_for_bit(
     acme: Deposit, digits: DatasetVersion, home: Path
 ) -> None:
-    document = training(epochs=600)
+    document = training(epochs=200)
     submitted(acme, document)
     with meanwhile(lambda: kill_after_a_checkpoint(home)):
         first = worked()
@@ -188,15 +190,27 @@ def test_a_job_that_is_to_be_cancelled_is_cancelled_by_its_worker(acme: Deposit,
 
 @pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_hands_its_job_back_with_a_checkpoint(
-    acme: Deposit, digits: DatasetVersion
+    acme: Deposit, digits: DatasetVersion, home: Path
 ) -> None:
-    submitted(acme, training(epochs=100_000) | {"train": LONG["train"] | {"checkpoint_seconds": 3600}})
+    submitted(acme, LONG)
     stop = threading.Event()
-    with meanwhile(lambda: (time.sleep(6), stop.set())):
+
+    def stop_after_a_checkpoint() -> None:
+        checkpoint_is_there(home / "objects", 2)
+        stop.set()
+
+    with meanwhile(stop_after_a_checkpoint):
         job = worked(stop)
     assert job.state == State.QUEUED
     assert attempts(job) == [(1, "drained")]
-    assert sealed(acme) == ["checkpoint", "data"]
+    with scope.tenant(acme.id, write=False):
+        attempt = Attempt.objects.get(job=job)
+        log = list(LogLine.objects.filter(job=job).order_by("id"))
+        # Sealed when it was told, which is later than the last one that was due.
+        assert attempt.checkpoint_artefact.state == "sealed"
+        assert attempt.checkpoint_step >= job.progress["step"]
+        assert "epoch" in log[-1].text
+    assert sealed(acme) == ["checkpoint", "checkpoint", "data"]
 
 
 def test_a_training_that_takes_too_long_has_timed_out(acme: Deposit, digits: DatasetVersion) -> None:
@@ -226,16 +240,12 @@ def test_a_data_set_whose_file_is_gone_is_corrupt(acme: Deposit, digits: Dataset
 
 
 def test_while_the_keys_are_away_the_job_waits(acme: Deposit, digits: DatasetVersion, home: Path) -> None:
-    from strongroom.vault import keys
-
     submitted(acme)
     keys.forget(acme.id)
     (home / "keys").rename(home / "elsewhere")
     try:
-        job, attempt = services_taken()
-        from strongroom.jobs.supervise import supervise
-
-        supervise(job, attempt, threading.Event(), 6)
+        job, attempt = taken()
+        supervise(job, attempt, threading.Event(), LEASE_SECONDS)
     finally:
         (home / "elsewhere").rename(home / "keys")
     row = fresh(job)
@@ -244,23 +254,14 @@ def test_while_the_keys_are_away_the_job_waits(acme: Deposit, digits: DatasetVer
     assert attempts(row) == [(1, "drained")]
 
 
-def services_taken() -> Any:
-    from tests.jobs.work import taken
-
-    return taken()
-
-
 def test_a_lost_lease_kills_the_process_and_leaves_the_row_to_its_new_owner(
     acme: Deposit, digits: DatasetVersion
 ) -> None:
-    from strongroom.jobs.supervise import supervise
-    from tests.jobs.work import taken
-
     submitted(acme, LONG)
     job, attempt = taken()
     with scope.tenant(acme.id):  # what a sweep and another worker's claim leave behind
         Job.objects.filter(id=job.id).update(fence=job.fence + 2, lease_until=timezone.now() + timedelta(minutes=1))
-    supervise(job, attempt, threading.Event(), 6)
+    supervise(job, attempt, threading.Event(), LEASE_SECONDS)
     row = fresh(job)
     assert (row.state, row.fence) == (State.RUNNING, job.fence + 2)
     assert children() == []

@@ -17,6 +17,8 @@ from strongroom.jobs.packets import Progress, Ready
 from strongroom.tenants import scope
 
 FLUSH_SECONDS = 0.25
+PROGRESS_SECONDS = 0.4  # between two events; epochs may end a thousand times a second
+POINTS_PER_JOB = 100_000
 LINES_PER_FLUSH = 200
 LINES_PER_ATTEMPT = 10_000
 Usage = tuple[float, int]
@@ -34,7 +36,7 @@ class Recorder:
         self._events: list[Event] = []
         self._lines: list[LogLine] = []
         self._line_count = 0
-        self._flushed = 0.0
+        self._flushed = self._told = 0.0
         self._known = _known_metrics(job)
 
     def ready(self, packet: Ready) -> None:
@@ -42,12 +44,15 @@ class Recorder:
 
     def progress(self, packet: Progress) -> None:
         self._fields["progress"] = dict(packet.shown)
-        self._add_event("progress", dict(packet.shown))
+        if time.monotonic() - self._told >= PROGRESS_SECONDS:
+            self._told = time.monotonic()
+            self._add_event("progress", dict(packet.shown))
         for name, value in packet.metrics.items():
             epoch, step = packet.shown.get("epoch"), packet.shown.get("step")
             self._metrics[name] = value
             self._fields["metrics"] = self._metrics
-            if (name, epoch, step) not in self._known:  # after a loss the same epoch is told again
+            # After a loss the same epoch is told again.
+            if (name, epoch, step) not in self._known and len(self._known) < POINTS_PER_JOB:
                 self._known.add((name, epoch, step))
                 self._add_event("metric", {"name": name, "epoch": epoch, "step": step, "value": value})
 
