@@ -1,4 +1,4 @@
-"""Attempts of one training, each a real process in the real sandbox, the next one resumed from what the last one sealed."""
+"""Attempts of one training: each a real process in the real sandbox, resumed from what an earlier one sealed."""
 
 from __future__ import annotations
 
