@@ -1,7 +1,7 @@
 """The one ASGI application: edge routes first (edge/routes.py), Django for the rest. Tenants' bytes never pass Django.
 
-Django's handler spools a body over 2.5 MB into a temporary file, as plaintext, before any view runs. So a body that
-goes to Django ends at 2 MiB: told by Content-Length it is refused at once, otherwise as soon as it grows over.
+Django answers in a few threads that stay (rest/serving.py), where a body is held in memory. So one that goes to Django
+ends at 2 MiB: told by Content-Length it is refused at once, otherwise as soon as it grows over.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import django  # the settings' name comes first
 
 django.setup(set_prefix=False)  # the rooms' models need it: hence the imports below
 
-from django.core.handlers.asgi import ASGIHandler  # noqa: E402
-
 from strongroom.edge import http, routes, watch  # noqa: E402
 from strongroom.edge.background import Background  # noqa: E402
 from strongroom.errors import StrongroomError, TooLarge  # noqa: E402
+from strongroom.rest.serving import DjangoInThreads  # noqa: E402
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 
-_django = ASGIHandler()
+_django = DjangoInThreads()
 _background = Background()
 
 
@@ -43,7 +42,7 @@ async def to_django(scope: http.Scope, receive: http.Receive, send: http.Send) -
     """Django behind the guard of bodies."""
     try:
         http.Request(scope, receive).check_length(MAX_BODY_BYTES)
-        await _django(scope, _counted(receive), send)  # type: ignore[arg-type]  # Django's stubs want a Mapping
+        await _django(scope, _counted(receive), send)
     except TooLarge as error:
         await _refuse(error, scope, receive, send)
 

@@ -81,7 +81,7 @@ def test_a_body_over_two_mebibytes_is_a_413_with_the_limit(acme: Deposit) -> Non
     answer = acme.api.post("/api/v1/keys", b" " * (2 * MIB + 1))
     body = answer.json()
     assert (answer.status_code, body["code"]) == (413, "body_too_large")
-    assert body["errors"][0]["hint"] == "2097152 bytes"
+    assert body["errors"][0]["hint"] == "at most 2097152 bytes"
     assert ids.parse("req", body["request_id"]) is not None
     assert acme.api.post("/api/v1/keys", b" " * (2 * MIB)).status_code == 400
 

@@ -252,7 +252,7 @@ class _PathId:
 
     @classmethod
     def of(cls, prefix: str) -> type[Self]:
-        return type(f"{prefix.capitalize()}Id", (cls,), {"prefix": prefix, "regex": f"{prefix}_{ID_PATTERN}"})  # type: ignore[no-untyped-call]  # DRF's and ABC's hooks have no types
+        return type(f"{prefix.capitalize()}Id", (cls,), {"prefix": prefix, "regex": f"{prefix}_{ID_PATTERN}"})
 
 
 PATH_IDS = {f"{prefix}_id": _PathId.of(prefix) for prefix in sorted(ids.PREFIXES)}

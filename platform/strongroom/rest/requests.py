@@ -56,7 +56,7 @@ class RequestMiddleware:
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         if _body_bytes(request) > limit:
             return problem.response(
-                TooLarge(f"the body is over {limit} bytes, the most that is taken here", hint=f"{limit} bytes")
+                TooLarge(f"the body is over the limit of {limit} bytes", hint=f"at most {limit} bytes")
             )
         return self._get_response(request)
 

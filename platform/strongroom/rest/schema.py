@@ -40,7 +40,7 @@ EDGE_ROUTES: list[EdgeRoute] = []
 
 def page_of(item: type[serializers.BaseSerializer[Any]], name: str) -> type[serializers.Serializer[Any]]:
     """The schema of a cursor page of `item`."""
-    return type(  # type: ignore[no-untyped-call]  # DRF's and ABC's hooks have no types
+    return type(
         name,
         (serializers.Serializer,),
         {

@@ -55,6 +55,7 @@ class ResourceView(APIView):
     scopes: ClassVar[Mapping[str, str]] = {}
     queries: ClassVar[Mapping[str, type[Query]]] = {}
     idempotent: ClassVar[bool | Literal["secret"]] = False
+    http_method_names = ["get", "post", "put", "patch", "delete", "head"]
     parser_classes = [StrictJSON]
     content_negotiation_class = _OneFormat
     query: dict[str, Any]
