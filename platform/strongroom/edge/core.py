@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from django.conf import settings
 
-from inference.answer import probabilities
+from inference.answer import Prediction, predictions, probabilities
 from inference.errors import InputRefused
 from inference.protocol import Array
 from strongroom.access.services import Principal
@@ -42,13 +42,20 @@ ENGINES = Engines(settings.ENVIRONMENT.home_path)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came out, after the output policy; views on the cell's answer."""
+    """What came out. A face gets at it under the output policy only: as predictions or as tensors."""
 
     served: Served
-    outputs: Mapping[str, Array]
+    _outputs: Mapping[str, Array]
     items: int
     queue_us: int
     compute_us: int
+
+    def predictions(self) -> list[Prediction]:
+        """Labels and scores, values, vectors: the native API's words."""
+        return predictions(self.served.signature, self._outputs, self.served.policy)
+
+    def tensors(self) -> Mapping[str, Array]:
+        return self._outputs if self.served.policy is None else limited(self.served, self._outputs)
 
 
 async def predict(
@@ -72,8 +79,7 @@ async def predict(
         raise
     finally:
         LIMITS.leave(served)
-    outputs = answer.outputs if served.policy is None else limited(served, answer.outputs)
-    items = _items(served, outputs)
+    items = _items(served, answer.outputs)
     METER.count(
         served.tenant_id,
         served.deployment_id,
@@ -83,7 +89,7 @@ async def predict(
         compute_us=answer.compute_us,
         queue_us=answer.queue_us,
     )
-    return Result(served, outputs, items, answer.queue_us, answer.compute_us)
+    return Result(served, answer.outputs, items, answer.queue_us, answer.compute_us)
 
 
 def _loaded(served: Served) -> Served:

@@ -12,7 +12,6 @@ import orjson
 import simdjson
 from django.conf import settings
 
-from inference.answer import predictions
 from inference.protocol import Array
 from strongroom.edge import arrays, core, http, principals
 from strongroom.edge.snapshot import Served
@@ -102,7 +101,7 @@ def document(result: core.Result) -> dict[str, Any]:
         "deployment": served.name,
         "model": served.model,
         "version": served.version,
-        "predictions": predictions(served.signature, result.outputs, served.policy),
+        "predictions": result.predictions(),
         "usage": {
             "items": result.items,
             "queue_ms": round(result.queue_us / 1000, 3),

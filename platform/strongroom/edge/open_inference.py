@@ -104,7 +104,7 @@ class Asked:
                 raise Invalid(f"output '{name}' is not one of the model's: {', '.join(known)}")
 
     def answer(self, result: core.Result) -> Document:
-        outputs = result.outputs
+        outputs = result.tensors()
         names = self.wanted or list(outputs)
         document: Document = {"model_name": result.served.name, "model_version": str(result.served.version)}
         if self.id is not None:

@@ -67,17 +67,25 @@ def _tree() -> Node:
                 else:
                     node = node.fixed.setdefault(part, Node())
             node.handlers, node.failure = handlers, failure
-    # Whatever else is asked of /v2 is the edge's too: its errors have that face.
-    v2 = root.fixed[""].fixed["v2"]
-    v2.any = Node(handlers={}, failure=open_inference.failure)
     return root
 
 
 _ROOT = _tree()
+_NOTHING_BELOW_V2 = Node(handlers={}, failure=open_inference.failure)
 
 
 def find(path: str) -> tuple[Node, list[str]] | None:
-    """The node of a path and the parts that stand for its parameters; None where the path is Django's."""
+    """The node of a path and the parts that stand for its parameters; None where the path is Django's.
+
+    All of /v2 is the edge's: what is not there is said in that protocol's words.
+    """
+    found = _find(path)
+    if found is None and path.startswith("/v2/"):
+        return _NOTHING_BELOW_V2, []
+    return found
+
+
+def _find(path: str) -> tuple[Node, list[str]] | None:
     node, arguments = _ROOT, []
     for part in path.split("/"):
         following = node.fixed.get(part)
