@@ -238,6 +238,8 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "functions": (with_function(), "onnx_functions"),
     "training graph": (training_graph(), "onnx_training"),
     "nested": (deep(20), "onnx_nested"),
+    "draws at random": (made([node("RandomNormalLike", scale=-1.0)]), "onnx_operator"),
+    "left out": (made([helper.make_node("Min", ["x", ""], ["y"])]), "onnx_invalid"),
     "cycle": (made([node("Relu", "y", "z"), node("Relu", "z", "y")]), "onnx_invalid"),
     "input that nobody gives": (made([node("Add", "x nothing")]), "onnx_invalid"),
     "weights shorter than their shape": (

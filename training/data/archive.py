@@ -133,7 +133,7 @@ def _check_name(entry: zipfile.ZipInfo) -> None:
     parts = name.replace("\\", "/").split("/")
     if name.startswith(("/", "\\")) or ".." in parts or _DRIVE.match(name):
         raise _refused("zip_entry_outside", entry, "leaves the archive", "rebuild the archive with relative names")
-    if "\\" in name or not name.isprintable() or len(name) > 4 * LIMITS.name_characters:
+    if not name or "\\" in name or not name.isprintable() or len(name) > 4 * LIMITS.name_characters:
         raise _refused("zip_entry_name", entry, "has a name that is not usable", "rename it")
 
 

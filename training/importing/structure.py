@@ -21,6 +21,9 @@ MOST_NODES = 100_000
 MOST_DEPTH = 16
 IR_VERSIONS = range(3, 15)
 DOMAINS = {"": range(7, 29), "ai.onnx": range(7, 29), "ai.onnx.ml": range(1, 6)}
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
 _EXPORT = "export it again, by torch.onnx.export or skl2onnx for instance"
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _FOREIGN = {
@@ -154,6 +157,8 @@ def _graphs(graph: onnx.GraphProto, count: _Count, depth: int) -> Iterator[onnx.
 def _names(graph: onnx.GraphProto) -> Iterator[object]:
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         yield value.name
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield from (size.dim_param for size in value.type.tensor_type.shape.dim)
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
         for attribute in node.attribute:
@@ -179,6 +184,12 @@ def _check_operator(node: onnx.NodeProto, versions: dict[str, int]) -> None:
         raise _foreign_domain(node.domain)
     if domain not in versions:
         raise ImportRefused(f"no opset is given for {domain}, which the graph uses", _EXPORT, code="onnx_opset")
+    if node.op_type in RANDOM:
+        raise ImportRefused(
+            f"the operator {node.op_type} draws at random",
+            "export it for inference: a served model answers the same twice",
+            code="onnx_operator",
+        )
     try:
         schema = onnx.defs.get_schema(node.op_type, versions[domain], "" if domain == "ai.onnx" else domain)
         known = not schema.deprecated
@@ -190,6 +201,18 @@ def _check_operator(node: onnx.NodeProto, versions: dict[str, int]) -> None:
             _EXPORT,
             code="onnx_operator",
         )
+    _check_inputs(node, schema)
+
+
+def _check_inputs(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> None:
+    """An input is left out only where its operator says so: the checker overlooks it, the engine falls over it."""
+    formal = schema.inputs
+    for place, name in enumerate(node.input):
+        parameter = formal[min(place, len(formal) - 1)] if formal else None
+        if not name and (parameter is None or parameter.option != onnx.defs.OpSchema.FormalParameterOption.Optional):
+            raise ImportRefused(
+                f"input {place + 1} of an operator {node.op_type[:80]!r} is left out", _EXPORT, code="onnx_invalid"
+            )
 
 
 def parameters(model: onnx.ModelProto) -> int:
