@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
+from inference.protocol import ERROR, encode
 from sealing import Identity, new_data_key, seal_memory
 from strongroom.deployments.cells import Cell, CellLost, Conditions, Zygote
 from strongroom.deployments.client import Engines
@@ -284,6 +285,8 @@ def test_a_cell_that_answers_nonsense_is_lost_and_nobody_waits() -> None:
         fake = place.runtime / "fake.sock"
 
         async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1000)
+            writer.write(encode(ERROR, 1, {"code": "model_loading", "message": "not loaded"}))
             await reader.read(1000)
             writer.write(b"\xff" * 64)
             await reader.read()

@@ -12,6 +12,7 @@ taken it over. Belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -114,6 +115,14 @@ class CellConnection(asyncio.Protocol):
     def describe(self, deployment: str, version: str, *, deadline_ms: int = 5_000) -> asyncio.Future[Signature]:
         """What the model takes and gives."""
         return self._ask(DESCRIBE, pack_header({"model": deployment, "version": version}), [], deadline_ms)
+
+    async def prove(self) -> None:
+        """Returns once the cell has answered anything: a dying one still takes connections for a moment."""
+        with contextlib.suppress(Unavailable):
+            try:
+                await self.describe("", "")
+            except EngineLost:
+                raise OSError("the cell ended") from None
 
     def _ask(self, kind: int, header: Header, body: list[Buffer], deadline_ms: int) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -335,10 +344,9 @@ class Engines:
         while True:
             target = self.targets.find(tenant, deployment, version, now=True)
             if target is not None:
-                try:
-                    return await self._connected(target)
-                except OSError:  # the agent has not noticed yet that this cell is gone
-                    pass
+                with contextlib.suppress(OSError, EngineLost):  # the agent has not noticed yet that this cell is gone
+                    async with asyncio.timeout(deadline - monotonic()):
+                        return await self._connected(target)
             elif self.targets.has_failed(tenant, deployment, version):
                 raise Unavailable(f"the model of '{deployment}' could not be loaded", retry_after_seconds=5)
             else:
@@ -363,6 +371,7 @@ class Engines:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_SECONDS):
             _, connection = await loop.create_unix_connection(lambda: CellConnection(loop), str(path))
+            await connection.prove()
         live = {target.socket for target in self.targets.snapshot.cells}
         for old in [one for one, other in self._connections.items() if other.lost or one not in live]:
             if old != path:
