@@ -11,7 +11,7 @@ from rest_framework import serializers
 from strongroom import ids
 from strongroom.errors import Invalid
 from strongroom.rest import waiting
-from strongroom.rest.fields import Flag, Moment, PrefixedId, StrictSerializer, Text, Whole
+from strongroom.rest.fields import Flag, Many, Moment, PrefixedId, StrictSerializer, Text, Whole
 
 
 class Inner(StrictSerializer):
@@ -112,6 +112,23 @@ def test_a_wrong_value_is_told_in_words(field: str, value: object, words: str) -
 )
 def test_a_number_is_a_number_in_its_range(size: object, words: str, hint: str | None) -> None:
     assert problems({"name": "x", "inner": {"size": size}})["/inner/size"][1:] == (words, hint)
+
+
+def test_an_absurd_body_costs_little_and_its_answer_is_short() -> None:
+    found = problems({"x" * 1_000_000: 1} | {f"field{number}": 1 for number in range(100_000)})
+    assert len(found) <= 2 * 50
+    assert all(len(path) < 200 for path in found)
+
+
+class Listed(StrictSerializer):
+    names = Many(child=Text(), max_length=3)
+
+
+def test_a_list_is_counted_before_its_entries_are_read() -> None:
+    assert Listed.read({"names": ["a", "b"]}) == {"names": ["a", "b"]}
+    with pytest.raises(Invalid) as refused:
+        Listed.read({"names": [5] * 100_000})
+    assert [(p.path, p.message) for p in refused.value.errors] == [("/names", "must have at most 3 entries")]
 
 
 @pytest.mark.parametrize("on", ["true", 1, 0, None, [], {}])

@@ -234,6 +234,16 @@ def test_a_cursor_that_is_none_is_a_400(acme: Deposit, cursor: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_cursor")
 
 
+def test_a_host_that_is_not_served_is_told_so(nobody: Api) -> None:
+    answer = nobody.get("/api/v1/tenant", Host="evil.example")
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_header")
+    assert "STRONGROOM_ALLOWED_HOSTS" in answer.json()["detail"]
+
+
+def test_answers_about_a_tenant_are_kept_by_no_cache(acme: Deposit) -> None:
+    assert acme.api.get("/api/v1/tenant")["Cache-Control"] == "no-store"
+
+
 def test_every_code_has_its_status_and_its_row_in_the_documents(nobody: Api) -> None:
     page = nobody.get("/docs/errors")
     assert page.status_code == 200

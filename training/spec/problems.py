@@ -11,6 +11,7 @@ import difflib
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -18,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 PlannedFields: TypeAlias = tuple[str, ...]
+MAX_PROBLEMS, MAX_NAME = 50, 100  # a document of a hundred thousand unknown fields must not cost a minute
 
 
 class Planned:
@@ -117,7 +119,9 @@ def pointer(keys: Iterable[str | int]) -> str:
 def nearest(word: object, names: Iterable[object]) -> str | None:
     """The name that was probably meant."""
     known = [str(name) for name in names]
-    written = str(word).lower()
+    written = str(word)[: MAX_NAME + 1].lower()
+    if len(written) > MAX_NAME:
+        return None
     for name in known:
         if written and (name.endswith("/" + written) or _letters(name) == _letters(written)):
             return name
@@ -140,8 +144,8 @@ def choice_problem(path: str, value: object, values: Sequence[object], planned: 
 
 
 def translate(errors: Iterable[ErrorDetails], root: type[BaseModel]) -> list[Problem]:
-    """pydantic's errors in our manner."""
-    return [_translate(error, Node((root,))) for error in errors]
+    """pydantic's errors in our manner; the first of them where a document has more than a person would read."""
+    return [_translate(error, Node((root,))) for error in islice(errors, MAX_PROBLEMS)]
 
 
 def _translate(error: ErrorDetails, node: Node) -> Problem:

@@ -14,7 +14,7 @@ from strongroom import ids
 from strongroom.access import services
 from strongroom.access.scopes import ORDERED
 from strongroom.rest import pages
-from strongroom.rest.fields import Moment, PageQuery, PrefixedId, StrictSerializer, Text
+from strongroom.rest.fields import Many, Moment, PageQuery, PrefixedId, StrictSerializer, Text
 from strongroom.rest.schema import id_parameter, page_of
 from strongroom.rest.views import ResourceView
 from strongroom.tenants.names import NAME
@@ -56,14 +56,14 @@ class NewKeyBody(StrictSerializer):
     """`allowed_models` are names of deployments; empty lists mean all."""
 
     name = Text(max_length=80)
-    scopes = serializers.ListField(child=serializers.ChoiceField(ORDERED), allow_empty=False, max_length=MAX_ENTRIES)
+    scopes = Many(child=serializers.ChoiceField(ORDERED), allow_empty=False, max_length=MAX_ENTRIES)
     expires_at = Moment(allow_null=True, default=None)
-    allowed_models = serializers.ListField(
+    allowed_models = Many(
         child=serializers.RegexField(rf"^{NAME.pattern}\Z", error_messages={"invalid": "is no name of a deployment"}),
         default=list,
         max_length=MAX_ENTRIES,
     )
-    allowed_networks = serializers.ListField(child=Text(max_length=64), default=list, max_length=MAX_ENTRIES)
+    allowed_networks = Many(child=Text(max_length=64), default=list, max_length=MAX_ENTRIES)
 
 
 class Nothing(StrictSerializer):

@@ -84,7 +84,9 @@ class PrincipalMiddleware:
             return problem.response(error)
 
     def _in_tenant(self, request: Asked, principal: Principal) -> HttpResponseBase:
-        return self._inside(scope.tenant(principal.tenant_id, write=_writes(request)), request)
+        response = self._inside(scope.tenant(principal.tenant_id, write=_writes(request)), request)
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
 
     # --- the two sites
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from itertools import islice
 from time import perf_counter
 from typing import Any
 from urllib.parse import parse_qsl
@@ -141,10 +142,10 @@ def unsupported(given: str, accepted: Sequence[str]) -> Unsupported:
 
 def forbidden_fields(document: dict[str, Any], known: Sequence[str]) -> list[FieldError]:
     """One problem per field that is not known, with the nearest name."""
+    unknown = islice((name for name in document if name not in known), problem.MAX_PROBLEMS)
     return [
         FieldError(f"/{name}", "extra_forbidden", "is not a known field", problem.nearest(name, known))
-        for name in document
-        if name not in known
+        for name in unknown
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Any, Self
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from rest_framework import serializers
 from strongroom import ids
 from strongroom.errors import FieldError, Invalid
 from strongroom.rest.bodies import moment
-from strongroom.rest.problem import nearest
+from strongroom.rest.problem import MAX_NAME, MAX_PROBLEMS, nearest
 
 ID_PATTERN = f"[{ids.ALPHABET}]{{26}}"
 _MOMENT = re.compile(
@@ -47,6 +48,19 @@ class Whole(serializers.IntegerField):
         if isinstance(data, bool) or not isinstance(data, int):
             self.fail("invalid")
         return int(super().to_internal_value(data))
+
+
+class Many(serializers.ListField):
+    """A JSON list of at most `max_length` entries, counted before any of them is read."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.max_length: int
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if isinstance(data, list) and len(data) > self.max_length:
+            raise serializers.ValidationError("too many entries", code="max_length")
+        return list(super().to_internal_value(data))
 
 
 class Flag(serializers.BooleanField):
@@ -110,9 +124,9 @@ class StrictSerializer(serializers.Serializer[Any]):
     def read(cls, data: Any, **context: Any) -> dict[str, Any]:
         """The validated document, or Invalid with every problem."""
         serializer = cls(data=data, context=context)
-        problems = list(serializer.unknown(data, ""))
+        problems = list(islice(serializer.unknown(data, ""), MAX_PROBLEMS))
         if not serializer.is_valid():
-            problems += _problems(serializer, serializer.errors, "")
+            problems += islice(_problems(serializer, serializer.errors, ""), MAX_PROBLEMS)
         if problems:
             raise Invalid.all(problems)
         return dict(serializer.validated_data)
@@ -163,6 +177,8 @@ class PageQuery(Query):
 
 
 def _escape(name: str) -> str:
+    """One part of a JSON pointer; of a name that is absurdly long, its beginning."""
+    name = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
     return name.replace("~", "~0").replace("/", "~1")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import BadRequest, DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.db.models import ProtectedError, RestrictedError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -34,6 +34,8 @@ from strongroom.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+MAX_PROBLEMS = 50  # told at once: a body of a million unknown fields must not cost a minute
+MAX_NAME = 100  # characters of a name that is compared and repeated
 logger = logging.getLogger("strongroom.failures")
 
 
@@ -103,6 +105,12 @@ def from_exception(exception: BaseException) -> StrongroomError:
         return TooLarge("the body is too large to be taken here")
     if isinstance(exception, PermissionDenied):
         return Denied("this is not allowed", code="role_missing")
+    if isinstance(exception, DisallowedHost):
+        return Malformed(
+            "the Host header names a host that is not served here",
+            code="malformed_header",
+            hint="the operator lists hosts in STRONGROOM_ALLOWED_HOSTS",
+        )
     if isinstance(exception, SuspiciousOperation | BadRequest):
         return Malformed("the request cannot be read")
     return StrongroomError("something failed on our side; tell the operator the request id")
@@ -130,7 +138,7 @@ def _from_drf(exception: exceptions.APIException) -> StrongroomError:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The hint for a name that is not known: the nearest that is, else all of them."""
     names = sorted(known)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.6):
+    if len(name) <= MAX_NAME and (close := difflib.get_close_matches(name, names, n=1, cutoff=0.6)):
         return f"did you mean '{close[0]}'?"
     return f"known are: {', '.join(names)}" if names else None
 
