@@ -27,7 +27,7 @@ check: .venv/ready-dev ## format, lint, types, imports, drift; offline
 	@$(BIN)/python .ci/check.py
 
 bench: .venv/ready-dev ## one table, and bench.json
-	@$(BIN)/python manage.py bench
+	@$(BIN)/python -m tests.bench
 
 docs: .venv/ready-dev ## write the documents that come from the code
 	@$(BIN)/python .ci/generate.py
