@@ -118,6 +118,10 @@ def test_each_broken_file_is_named_with_its_place(text: str, code: str, says: st
     assert re.search(says, problem.message)
 
 
+def test_spaces_around_the_names_of_columns_are_no_part_of_them() -> None:
+    assert [column.name for column in csv(" a , label\n1,x\n2,y\n").columns] == ["a", "label"]
+
+
 def test_a_misspelt_target_is_answered_with_the_nearest_name() -> None:
     assert refused("a,labels\n1,x\n").hint == "did you mean 'labels'?"
     assert "commas" in str(refused("a;label\n1;x\n").hint)

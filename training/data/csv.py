@@ -82,6 +82,7 @@ class _Table:
         header = self._next()
         if header is None:
             raise DataRefused("the file is empty", "upload a CSV with a header row", code="empty_file")
+        header = [name.strip() for name in header]
         if len(header) > LIMITS.columns:
             raise DataRefused(
                 f"there are {len(header)} columns", f"{LIMITS.columns} are the most", code="too_many_columns"
