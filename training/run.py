@@ -77,7 +77,6 @@ def _kind(start: Start) -> Callable[[Start, Channel], Mapping[str, Any]]:
 def explained(problem: Exception) -> Failure:
     """Code, message and hint for the tenant."""
     from sealing import ArtefactCorrupt
-
     from training.errors import JobError
     from training.spec import SpecProblems
 
