@@ -363,29 +363,24 @@ class AnswerReader:
         self._seen: dict[bytes, tuple[tuple[TensorSpec, ...], int]] = {}
 
     def read(self, header: bytes, body: memoryview) -> AnswerHead:
-        if len(header) <= _ANSWER_TAIL.size:
-            raise ProtocolError("an answer without a header")
-        key = header[: -_ANSWER_TAIL.size]
-        seen = self._seen.get(key)
-        if seen is None:
-            return self._first(header, key, body)
-        specs, size = seen
-        mark, queue_us, mark_2, compute_us, mark_3, batch = _ANSWER_TAIL.unpack_from(header, len(key))
+        at = len(header) - _ANSWER_TAIL.size
+        if at < len(_ANSWER_MAP) or not header.startswith(_ANSWER_MAP):
+            raise ProtocolError("an answer's header is not in its form")
+        mark, queue_us, mark_2, compute_us, mark_3, batch = _ANSWER_TAIL.unpack_from(header, at)
         if (mark, mark_2, mark_3) != _MARKS:
             raise ProtocolError("an answer's header is not in its form")
+        key = header[:at]
+        seen = self._seen.get(key)
+        if seen is None:
+            seen = self._seen[key] = self._first(header, body)
+        specs, size = seen
         if size != len(body):
             raise ProtocolError(f"tensors of {size} bytes in a body of {len(body)}")
         return AnswerHead(specs, queue_us, compute_us, batch)
 
-    def _first(self, header: bytes, key: bytes, body: memoryview) -> AnswerHead:
-        fields = unpack_header(header)
-        numbers = [fields.get(name) for name in ("queue_us", "compute_us", "batch")]
-        if not all(type(number) is int for number in numbers):
-            raise ProtocolError("an answer without its times")
-        specs = tensor_specs(fields.get("outputs"))
+    def _first(self, header: bytes, body: memoryview) -> tuple[tuple[TensorSpec, ...], int]:
+        specs = tensor_specs(unpack_header(header).get("outputs"))
         check_extent(specs, len(body))
         if len(self._seen) >= 1024:
             self._seen.clear()
-        if key.startswith(_ANSWER_MAP):
-            self._seen[key] = (specs, len(body))
-        return AnswerHead(specs, *numbers)  # type: ignore[arg-type]  # each was just seen to be an int
+        return specs, len(body)
