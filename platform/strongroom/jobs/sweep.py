@@ -104,7 +104,7 @@ def wake_waiting() -> None:
         rows = claim.waiting(queues).annotate(from_when=Coalesce("not_before", "created_at"))
         late = set(rows.filter(from_when__lt=since).values_list("queue", flat=True).distinct())
     for queue in late:
-        wakeups.publish(queue)
+        wakeups.send(queue)
 
 
 def expire() -> None:

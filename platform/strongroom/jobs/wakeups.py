@@ -17,6 +17,7 @@ from strongroom.celery import app
 from strongroom.tenants import scope
 
 TASK = "strongroom.jobs.wake"
+ONE_TRY = {"max_retries": 0, "interval_start": 0}
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +48,7 @@ def publish(queue: str) -> bool:
     """Sends one wake-up in this thread; False where the broker did not take it."""
     try:
         # A connection of its own: one that is kept would be found dead after the broker's restart.
-        with app.connection_for_write() as connection:
+        with app.connection_for_write(transport_options=ONE_TRY) as connection:
             app.send_task(TASK, queue=queue, connection=connection, retry=False, ignore_result=True)
     except Exception as error:  # the broker's library raises its own, kombu's and OSError: all mean "not sent"
         logger.warning("no wake-up sent to queue %s (%s); the sweep sends again", queue, type(error).__name__)
@@ -58,6 +59,11 @@ def publish(queue: str) -> bool:
 _sender = Sender()
 
 
+def send(queue: str) -> None:
+    """Wakes a worker, in the sender's thread: the caller waits for no broker."""
+    _sender.send(queue)
+
+
 def after_commit(queue: str) -> None:
     """Wakes a worker once the caller's transaction is committed."""
-    transaction.on_commit(lambda: _sender.send(queue), using=scope.alias())
+    transaction.on_commit(lambda: send(queue), using=scope.alias())
