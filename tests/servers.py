@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -32,6 +33,7 @@ KEPT_VARIABLES = (FOLDER_VARIABLE, "STRONGROOM_TEST_MODE", "STRONGROOM_PROOF")
 PACKAGES = {"postgres": "postgresql", "redis-server": "redis-server", "chromium": "chromium"}
 CLUSTER_SETTING = Path("/etc/postgresql-common/createcluster.conf")
 START_SECONDS = 30
+PORTS = (15_000, 32_000)
 
 ROLES = """
 CREATE ROLE owner LOGIN NOSUPERUSER CREATEDB NOCREATEROLE;
@@ -93,9 +95,12 @@ def tied(argv: Sequence[str], *, user: str | None = None) -> list[str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the kernel's own choice for outgoing connections: else one of them may take it before, or while, we do."""
+    while True:
+        port = random.SystemRandom().randrange(*PORTS)  # tests may seed the other one alike
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Redis:
