@@ -1,7 +1,7 @@
 """Principals of keys, remembered: what Django's requests and the edge both ask first.
 
     from strongroom.access.principals import PRINCIPALS
-    PRINCIPALS.peek(secret)         Principal or None, from memory only, in under a microsecond: for the event loop
+    PRINCIPALS.peek(secret)         Principal or None, from memory only, in about a microsecond: for the event loop
     PRINCIPALS.load(secret)         Principal; from the database on a miss. Blocks: for threads
     await PRINCIPALS.fetch(secret)  the same for the event loop: a miss goes to one of four threads
     PRINCIPALS.start(), .stop()     in a process with an event loop: the thread that reads the generation every 0.3 s
