@@ -22,6 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/v1/schema", documents.schema, name="schema"),
     path("docs", documents.DocumentsView.as_view()),
     path("docs/errors", documents.errors),
+    path("", include("strongroom.console.urls")),
 ]
 
 handler400 = failures.malformed

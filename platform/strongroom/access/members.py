@@ -31,13 +31,13 @@ def add(maker: Principal, *, email: str, role: str) -> Added:
     wanted = _role(role)
     _check_owner(maker, wanted)
     user, password = tenants.account(email)
-    if Member.objects.filter(user=user).exists():
+    member, created = Member.objects.get_or_create(user=user, defaults={"role": wanted})
+    if not created:
         raise Conflict(
             f"{user.email} is a member already",
             code="name_taken",
             errors=[FieldError("/email", "name_taken", "is a member already", "change the role instead")],
         )
-    member = Member.objects.create(user=user, role=wanted)
     record(maker.actor, "member.add", "member", member.id, role=wanted.value, account="new" if password else "known")
     return Added(member, password)
 

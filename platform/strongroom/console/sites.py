@@ -1,7 +1,8 @@
-"""What both admin sites share: who gets in, how a page is named, and what Django's admin offers that neither may have.
+"""What both admin sites share: who gets in, which addresses there are, and what of Django's admin neither may have.
 
 Every hole of Django's admin between tenants and its remedy is listed in docs/decisions/004-two-admin-sites.md; a test
-walks every registered page of both sites as the wrong tenant.
+walks every registered page of both sites as the wrong tenant. Knows nothing of tenants and operators: members.py,
+operators.py.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib.admin.options import ModelAdmin as DjangoModelAdmin
+from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.forms import AuthenticationForm
 from django.core.exceptions import ImproperlyConfigured
+from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import include, path, reverse
 from unfold.admin import ModelAdmin
 from unfold.forms import AuthenticationForm as UnfoldLogin
 from unfold.sites import UnfoldAdminSite
@@ -26,15 +30,17 @@ class Login(UnfoldLogin):
 
 
 class ClosedSite(UnfoldAdminSite):
-    """An admin site that takes only classes made for it."""
+    """An admin site that takes only classes made for it and has only the addresses listed in `get_urls`."""
 
     login_form = Login
-    admin_base: type[ModelAdmin]
-    enable_nav_sidebar = True
+    login_template = "console/login.html"
+    admin_base: type[ClosedAdmin]
 
     def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
-        def named(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            request.current_app = self.name  # type: ignore[attr-defined]  # else `{% url 'admin:…' %}` leads to the other site
+        """`{% url 'admin:…' %}` in a page of this site leads to this site, not to the one named admin."""
+
+        def named(request: Any, *args: Any, **kwargs: Any) -> Any:
+            request.current_app = self.name
             return view(request, *args, **kwargs)
 
         return super().admin_view(named, cacheable)
@@ -45,20 +51,75 @@ class ClosedSite(UnfoldAdminSite):
         super().register(model_or_iterable, admin_class, **options)
 
     def get_urls(self) -> list[Any]:
-        """Without the content types' short cut, which looks objects up across tenants."""
-        return [url for url in super().get_urls() if getattr(url, "name", "") != "view_on_site"]
+        """Not Django's list: its autocomplete, search, content types' short cut and lists of apps are not wanted.
 
-    def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """unfold keeps results for five minutes by user and term, whatever the tenant or role is by then: off."""
-        raise Http404
+        Signing in and out need no permission; a member without one must be able to leave.
+        """
+        view = self.admin_view
+        return [
+            path("", view(self.index), name="index"),
+            path("login/", self.login, name="login"),
+            path("logout/", self.logout, name="logout"),
+            path("password_change/", view(self.password_change), name="password_change"),
+            path("password_change/done/", view(self.password_change_done), name="password_change_done"),
+            *self.own_urls(),
+            *(path(f"{admin.slug}/", include(admin.urls)) for admin in self._registry.values()),
+        ]
+
+    def own_urls(self) -> list[Any]:
+        return []
+
+    def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """After signing in one lands on this site, though the form was opened without `?next=`."""
+        request.current_app = self.name  # type: ignore[attr-defined]  # as in admin_view
+        request.GET = request.GET.copy()
+        request.GET.setdefault(REDIRECT_FIELD_NAME, reverse(f"{self.name}:index"))
+        return super().login(request, extra_context)
+
+    def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        request.current_app = self.name  # type: ignore[attr-defined]
+        return super().logout(request, extra_context)
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """The side bar is a setting (settings/panel.py)."""
+        return []
 
 
 class ClosedAdmin(ModelAdmin):
-    """No history of Django's own (audit/ has it), no look-ups on columns that the list does not filter by."""
+    """One kind of object: a list, and what a subclass adds. None of Django's forms, deletions, actions and history."""
 
+    slug: str
+    list_title: str
+    change_list_template = "console/list.html"
     view_on_site = False
+    actions = None
     list_per_page = 50
+    list_filter_sheet = True
     show_full_result_count = False
+
+    @property
+    def names(self) -> str:
+        """What the names of this class's addresses begin with."""
+        return f"{self.opts.app_label}_{self.opts.model_name}"
+
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view
+        return [path("", view(self.changelist_view), name=f"{self.names}_changelist"), *self.own_urls()]
+
+    def own_urls(self) -> list[Any]:
+        return []
+
+    def url(self, what: str, *args: Any) -> str:
+        return reverse(f"{self.admin_site.name}:{self.names}_{what}", args=args)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        context = {"title": self.list_title, "crumbs": [(self.list_title, None)], **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        """Sealed and other binary columns stay in the database until one of our pages asks for them."""
+        binary = [field.name for field in self.opts.concrete_fields if isinstance(field, models.BinaryField)]
+        return super().get_queryset(request).defer(*binary)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Only what list_filter names: Django allows `?secret__startswith=` on every local column."""
@@ -68,7 +129,7 @@ class ClosedAdmin(ModelAdmin):
         return any(lookup in (n, f"{n}__exact", f"{n}__id__exact", f"{n}__isnull", f"{n}__in") for n in names)
 
     def to_field_allowed(self, request: HttpRequest, to_field: str) -> bool:
-        return to_field in ("id", "pk")
+        return False
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -79,6 +140,14 @@ class ClosedAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    # Not reachable: get_urls has no such address. Whoever adds one meets these.
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        """Steps past unfold's mixin: it takes a POST with a field named `dataset` for its own and saves nothing."""
+        return DjangoModelAdmin.changeform_view(self, request, object_id, form_url, extra_context)
+
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         raise Http404
 
@@ -86,9 +155,3 @@ class ClosedAdmin(ModelAdmin):
         """Django's log has no tenant; audit/ is written by the services."""
 
     log_change = log_deletion = log_deletions = log_addition
-
-    def changeform_view(
-        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
-    ) -> Any:
-        """Steps past unfold's mixin: it takes a POST with a field named `dataset` for its own and saves nothing."""
-        return DjangoModelAdmin.changeform_view(self, request, object_id, form_url, extra_context)

@@ -61,6 +61,11 @@ def create_operator(email: str) -> tuple[User, str | None]:
     return user, password
 
 
+def account(email: str) -> tuple[User, str | None]:
+    """The person with this address, made when missing; the password where the account is new. Invalid."""
+    return _user(_email(email))
+
+
 def limits(tenant: Tenant) -> dict[str, Any]:
     """The tenant's limits, the defaults filled in."""
     return DEFAULT_LIMITS | {key: value for key, value in tenant.limits.items() if key in DEFAULT_LIMITS}

@@ -1,0 +1,33 @@
+"""A job's metrics as curves: one chart a metric, one line a part, bounded whatever the number of epochs.
+
+The points travel in a data attribute of the page's moving part; static/console/charts.js draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+POINTS = 300  # of a line: more than a screen has room for
+PARTS = ("train", "validation", "test")
+Line = list[tuple[float, float]]
+
+
+def curves(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Line]]:
+    """{"loss": {"train": [(epoch, value), …], "validation": …}, "accuracy": …} from metric events, oldest first."""
+    found: dict[str, dict[str, Line]] = {}
+    for event in events:
+        part, _, metric = event["name"].partition("/")
+        if part in PARTS and event.get("epoch") is not None:
+            found.setdefault(metric, {}).setdefault(part, []).append((event["epoch"], event["value"]))
+    return {
+        metric: {part: thinned(lines[part]) for part in PARTS if len(lines.get(part, ())) > 1 or part != "test"}
+        for metric, lines in found.items()
+    }
+
+
+def thinned(line: Line) -> Line:
+    """Every n-th point, the last one always."""
+    step = -(-len(line) // POINTS) if line else 1
+    kept = line[::step]
+    return kept if not line or kept[-1] == line[-1] else [*kept, line[-1]]

@@ -1,0 +1,228 @@
+"""The two forms that submit a job: a training, and the import of an uploaded ONNX file. Both build a job spec."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+
+from strongroom.console.forms.document import DocumentForm, choice, long_text, number, text, whole
+from strongroom.datasets import services as datasets
+from strongroom.datasets.models import DatasetVersion
+from strongroom.errors import FieldError, Invalid
+from strongroom.jobs import services as jobs
+
+TASKS = [("classification", "classification: one of several classes"), ("regression", "regression: a number")]
+MODELS = [
+    ("lenet", "lenet: small convolutional network, for images"),
+    ("mlp", "mlp: fully connected, for tables and images"),
+    ("linear", "linear: one layer, the honest baseline"),
+]
+LOSSES = [("auto", "auto: what fits the task"), ("cross_entropy", "cross-entropy"), ("mse", "mean squared error")]
+OPTIMIZERS = [("sgd", "SGD"), ("adamw", "AdamW")]
+SPLITS = [("stratified", "stratified: each class in proportion"), ("random", "random")]
+CHOICES = 500  # data set versions to choose from: the newest; any other one by the advanced box
+
+
+class TrainingForm(DocumentForm):
+    """The common fields of `kind: train`; the advanced box holds any others, laid over the document."""
+
+    name = text("Name", help="Lower-case letters, digits and dashes.", placeholder="lenet-digits")
+    dataset = choice("Data set", [])
+    target = text("Target column", required=False, help="Empty: the data set's own.")
+    task = choice("Task", TASKS)
+
+    model = choice("Model", MODELS)
+    loss = choice("Loss", LOSSES)
+
+    optimizer = choice("Optimizer", OPTIMIZERS)
+    lr = number("Learning rate", initial=0.001)
+    momentum = number("Momentum", initial=0.9)
+    epochs = whole("Epochs", initial=25)
+    batch_size = whole("Batch size", initial=4)
+
+    split = choice("Split", SPLITS)
+    train_part = number("Training part", initial=0.7)
+    validation_part = number("Validation part", initial=0.15)
+    test_part = number("Test part", initial=0.15)
+    seed = whole("Seed", help="The same seed, data and spec give the same weights.", initial=0)
+
+    register_as = text("Register as", required=False, help="The model's name; empty: the job's name.")
+    deploy_to = text("Deploy to", required=False, help="A deployment that is made, or switched to the new version.")
+
+    advanced = long_text(
+        "Advanced: any part of the job spec, as JSON laid over the fields",
+        rows=8,
+        code=True,
+        help='Such as {"train": {"early_stop": {"metric": "validation/loss"}}, "resources": {"threads": 2}}',
+    )
+
+    groups = (
+        ("What to learn", ("name", "dataset", "target", "task")),
+        ("With what", ("model", "loss", "optimizer", "lr", "momentum", "epochs", "batch_size")),
+        ("How to judge", ("split", "train_part", "validation_part", "test_part", "seed")),
+        ("And then", ("register_as", "deploy_to")),
+    )
+    overflow = "advanced"
+    pointers = {
+        "/name": "name",
+        "/dataset": "dataset",
+        "/target": "target",
+        "/task": "task",
+        "/model/name": "model",
+        "/model/kind": "model",
+        "/train/loss": "loss",
+        "/train/optimizer": "optimizer",
+        "/train/optimizer/name": "optimizer",
+        "/train/optimizer/lr": "lr",
+        "/train/optimizer/momentum": "momentum",
+        "/train/epochs": "epochs",
+        "/train/batch_size": "batch_size",
+        "/train/seed": "seed",
+        "/split/method": "split",
+        "/split/fractions": "train_part",
+        "/split/fractions/0": "train_part",
+        "/split/fractions/1": "validation_part",
+        "/split/fractions/2": "test_part",
+        "/split/seed": "seed",
+        "/register/model": "register_as",
+        "/register/deploy": "deploy_to",
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.versions = {str(version): version for version in ready_versions()}
+        fields: Any = self.fields
+        fields["dataset"].choices = [(name, _described(version)) for name, version in self.versions.items()]
+
+    @classmethod
+    def of(cls, data: Any, chosen: str) -> TrainingForm:
+        """With what fits the chosen data set, or the newest, as a beginning."""
+        form = cls(data)
+        version = form.versions.get(chosen) or next(iter(form.versions.values()), None)
+        if version is not None:
+            form.initial = suggested(version)
+        return form
+
+    def clean_advanced(self) -> dict[str, Any]:
+        given = self.cleaned_data["advanced"].strip()
+        if not given:
+            return {}
+        try:
+            found = json.loads(given, parse_constant=_no_constant)
+        except ValueError as error:
+            raise forms.ValidationError(f"is no JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise forms.ValidationError("must be a JSON object, such as {…}")
+        return found
+
+    def build(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        version = self.versions.get(given.get("dataset", ""))
+        seed = given.get("seed")
+        parts = [given.get(part) for part in ("train_part", "validation_part", "test_part")]
+        document = {
+            "kind": "train",
+            "name": given.get("name"),
+            "task": given.get("task"),
+            "target": given.get("target") or (version.target if version else None),
+            "dataset": {"name": version.dataset.name, "version": version.number} if version else None,
+            "model": {"kind": "catalogue", "name": given.get("model")},
+            "split": {"method": given.get("split"), "fractions": None if None in parts else parts, "seed": seed},
+            "train": {
+                "loss": {"name": given.get("loss")},
+                "optimizer": {key: given.get(field) for key, field in OPTIMIZER_FIELDS.items()},
+                "epochs": given.get("epochs"),
+                "batch_size": given.get("batch_size"),
+                "seed": seed,
+            },
+            "register": {"model": given.get("register_as"), "deploy": given.get("deploy_to")},
+        }
+        return laid_over(without_empty(document), given.get("advanced") or {})
+
+    def check(self, document: dict[str, Any]) -> None:
+        jobs.validate(document)
+
+
+OPTIMIZER_FIELDS = {"name": "optimizer", "lr": "lr", "momentum": "momentum"}
+
+
+class ImportForm(DocumentForm):
+    """What an uploaded ONNX file is; its artefact's id is set by the script that sent it."""
+
+    model = text("Name", help="The model that it becomes a version of.", placeholder="resnet-cats")
+    task = choice("Task", [*TASKS, ("embedding", "embedding: a vector"), ("other", "other: outputs as they are")])
+    classes = long_text(
+        "Classes", rows=4, help="For a classification: their names in the order of the output, a line each."
+    )
+    artefact = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    pointers = {"/name": "model", "/model": "model", "/task": "task", "/classes": "classes", "/artefact": "artefact"}
+
+    def build(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        names = [line.strip() for line in (given.get("classes") or "").splitlines() if line.strip()]
+        document = {
+            "kind": "import",
+            "name": given.get("model"),
+            "model": given.get("model"),
+            "task": given.get("task"),
+            "artefact": given.get("artefact"),
+            "classes": names or None,
+        }
+        return without_empty(document)
+
+    def check(self, document: dict[str, Any]) -> None:
+        if "artefact" not in document:
+            raise Invalid.all([FieldError("/artefact", "missing", "choose the ONNX file; it is sent when you submit")])
+        jobs.validate(document)
+
+
+def ready_versions() -> list[DatasetVersion]:
+    rows = datasets.versions().filter(state=DatasetVersion.State.READY).order_by("-created_at")
+    return list(rows.defer("error")[:CHOICES])
+
+
+def suggested(version: DatasetVersion) -> dict[str, Any]:
+    """Beginnings that fit a data set."""
+    columns = {column["name"]: column for column in (version.profile or {}).get("columns") or ()}
+    classes = (columns.get(version.target) or {}).get("classes")
+    image = version.modality == "image"
+    return {
+        "name": version.dataset.name,
+        "dataset": str(version),
+        "task": "classification" if classes else "regression",
+        "model": "lenet" if image else "mlp",
+        "optimizer": "sgd" if image else "adamw",
+        "momentum": 0.9 if image else 0.0,
+        "batch_size": 4 if image else 32,
+        "split": "stratified",
+    }
+
+
+def without_empty(document: dict[str, Any]) -> dict[str, Any]:
+    """What was not filled in is left out, so that the spec's default counts."""
+    found = {key: without_empty(value) if isinstance(value, dict) else value for key, value in document.items()}
+    return {key: value for key, value in found.items() if value not in (None, "", {}, [])}
+
+
+def laid_over(document: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` wins, object by object. A model of another kind shares no field with the one below it: it replaces it."""
+    found = dict(document)
+    for key, value in over.items():
+        below = found.get(key)
+        merges = (
+            isinstance(value, dict)
+            and isinstance(below, dict)
+            and value.get("kind", below.get("kind")) == below.get("kind")
+        )
+        found[key] = laid_over(below, value) if merges and isinstance(below, dict) else value
+    return found
+
+
+def _described(version: DatasetVersion) -> str:
+    return f"{version} · {version.modality}, {version.rows or 0:,} rows, target {version.target}"
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
