@@ -1,7 +1,7 @@
 """A node with tenants and a served model, and plain HTTP calls to it: what the tests of the front door stand on.
 
-The model is a small network made here (64 numbers → 10 probabilities), registered and deployed through the rooms' doors,
-so that no job is needed before the first prediction.
+The model is a small network made here (64 numbers → 10 probabilities), registered and deployed through the rooms'
+doors, so that no job is needed before the first prediction.
 """
 
 from __future__ import annotations

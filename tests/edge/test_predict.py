@@ -48,9 +48,9 @@ def test_numpy_file_is_decoded_in_the_cell(house: House) -> None:
     [
         ({"inputs": {"x": [[1, 2], [3, 4]]}}, "invalid_field", ("/inputs/x", "shape")),
         ({"inputs": {"x": [ROW, ROW[:-1]]}}, "invalid_field", ("/inputs/x", "ragged")),
-        ({"inputs": {"x": [ROW[:-1] + ["1"]]}}, "invalid_field", ("/inputs/x", "datatype")),
-        ({"inputs": {"x": [ROW[:-1] + [None]]}}, "invalid_field", ("/inputs/x", "datatype")),
-        ({"inputs": {"x": [ROW[:-1] + [1e39]]}}, "invalid_field", ("/inputs/x", "range")),
+        ({"inputs": {"x": [[*ROW[:-1], "1"]]}}, "invalid_field", ("/inputs/x", "datatype")),
+        ({"inputs": {"x": [[*ROW[:-1], None]]}}, "invalid_field", ("/inputs/x", "datatype")),
+        ({"inputs": {"x": [[*ROW[:-1], 1e39]]}}, "invalid_field", ("/inputs/x", "range")),
         ({"inputs": {"y": [ROW]}}, "invalid_field", ("/inputs/x", "missing")),
         ({"inputs": {}}, "invalid_field", ("/inputs/x", "missing")),
         ({"inputs": [ROW]}, "invalid_field", ("/inputs", "inputs")),

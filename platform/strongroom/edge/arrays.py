@@ -1,14 +1,15 @@
 """Numbers in JSON → arrays, fast: simdjson straight into a buffer, without a Python object per number.
 
-`Document` reads one body; `numbers` gives None for anything but a regular array of numbers that fits the datatype, and
-the caller then takes the slow path (`Signature.arrays`), which says what is wrong. At 64 numbers 2 µs instead of 5, at
-3,072 80 instead of 170. Belongs to the event loop's thread: one parser, one document alive at a time.
+Everything here gives None for anything but regular arrays of numbers that fit their datatype, and the caller then takes
+the slow path (`Signature.arrays`), which says what is wrong. simdjson flattens whatever is nested, so regularity is
+proved in two steps: each row but the innermost is looked at, and no more brackets are in the text than those rows have.
+At 64 numbers 4 µs instead of 9. Belongs to the event loop's thread: one parser, one document alive at a time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,37 @@ def parse(body: bytes) -> Any:
         return parse(body)
 
 
+def inputs(body: bytes, tensors: Sequence[Tensor]) -> dict[str, Array] | None:
+    """`{"inputs": {name: nested numbers, …}}` and nothing else, for exactly these tensors."""
+    document = parse(body)
+    if not isinstance(document, simdjson.Object) or len(document) != 1:
+        return None
+    given = document.get("inputs")
+    if not isinstance(given, simdjson.Object) or len(given) != len(tensors):
+        return None
+    found: dict[str, Array] = {}
+    seen = 0
+    for tensor in tensors:
+        array = numbers(given.get(tensor.name), tensor)
+        if array is None:
+            return None
+        found[tensor.name] = array
+        seen += brackets(array.shape)
+    return found if body.count(b"[") == seen else None
+
+
+def brackets(shape: Sequence[int]) -> int:
+    """How many rows, rows of rows … a regular array of this shape is written with."""
+    count, rows = 1, 1
+    for size in shape[:-1]:
+        rows *= size
+        count += rows
+    return count
+
+
 def numbers(found: Any, tensor: Tensor) -> Array | None:
-    """A nested array of numbers as the model's datatype, of the nested shape; InputRefused where a number is too large
-    for it, None where the slow path must judge."""
+    """A nested array of numbers as the model's datatype, of the nested shape; whether the innermost rows hold numbers
+    alone, the caller proves by `brackets`."""
     if not isinstance(found, simdjson.Array):
         return None
     shape = shape_of(found)
@@ -68,7 +97,7 @@ def flat_numbers(found: Any, tensor: Tensor) -> Array | None:
 
 
 def shape_of(found: Any) -> tuple[int, ...] | None:
-    """The shape of a regular nested array; None where rows differ in length or depth."""
+    """The shape of a nested array whose rows are alike; None where they differ."""
     shape: list[int] = []
     level = found
     while isinstance(level, simdjson.Array):

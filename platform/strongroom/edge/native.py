@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-import simdjson
 from django.conf import settings
 
-from inference.protocol import Array
 from strongroom.edge import arrays, core, http, principals
 from strongroom.edge.snapshot import Served
 from strongroom.errors import FieldError, Invalid
@@ -45,24 +43,9 @@ def _read(request: http.Request, body: bytes, served: Served) -> core.Inputs:
 
 def read_json(body: bytes, served: Served) -> core.Inputs:
     """`{"inputs": …}` or `{"rows": …}`; every problem at once."""
-    found = _fast(body, served)
-    return found if found is not None else _thorough(http.parse(body), served)
-
-
-def _fast(body: bytes, served: Served) -> core.Inputs | None:
-    """The common case: `inputs` alone, each a nested array of numbers. None for everything else, right or wrong."""
-    document = arrays.parse(body)
-    if not isinstance(document, simdjson.Object) or len(document) != 1:
-        return None
-    inputs = document.get("inputs")
-    if not isinstance(inputs, simdjson.Object) or len(inputs) != len(served.signature.inputs):
-        return None
-    found: dict[str, Array] = {}
-    for tensor in served.signature.inputs:
-        array = arrays.numbers(inputs.get(tensor.name), tensor)
-        if array is None:
-            return None
-        found[tensor.name] = array
+    found = arrays.inputs(body, served.signature.inputs)
+    if found is None:
+        return _thorough(http.parse(body), served)
     if len(found) > 1 or not next(iter(found.values())).size:
         core.check(served, found)  # as many items in each; one alone was seen to fit
     return found

@@ -122,20 +122,23 @@ class Asked:
         if not isinstance(inputs, simdjson.Array) or len(inputs) != len(served.signature.inputs):
             return None
         found: dict[str, Array] = {}
+        seen = 1
         for given in inputs:
             if not isinstance(given, simdjson.Object):
                 return None
             tensor = served.signature.by_name.get(str(given.get("name")))
             if tensor is None or given.get("datatype") != tensor.datatype:
                 return None
-            array = _numbers(given, tensor)
+            array, brackets = _numbers(given, tensor)
             if array is None:
                 return None
             found[tensor.name] = array
-        if len(found) != len(served.signature.inputs):
+            seen += brackets
+        others = [key for key in parsed if key != "inputs"]
+        if len(found) != len(served.signature.inputs) or self.body.count(b"[") != seen + ("outputs" in others):
             return None
         # asking simdjson for a key that is not there costs 7 µs, more than the tensor
-        self._read_head({key: _plain(parsed[key]) for key in parsed if key != "inputs"})
+        self._read_head({key: _plain(parsed[key]) for key in others})
         return found
 
     # --- everything else, right or wrong
@@ -200,18 +203,22 @@ def _plain(value: Any) -> Any:
     return value.as_list() if isinstance(value, simdjson.Array) else value
 
 
-def _numbers(given: Any, tensor: Tensor) -> Array | None:
-    """A numeric tensor, flat or nested, of the shape it says; None for the slow path."""
+def _numbers(given: Any, tensor: Tensor) -> tuple[Array | None, int]:
+    """A numeric tensor, flat or nested, of the shape it says, and the brackets it should be written with; None for the
+    slow path."""
     shape, data = given.get("shape"), given.get("data")
     if not isinstance(shape, simdjson.Array) or not isinstance(data, simdjson.Array) or not len(data):
-        return None
+        return None, 0
     told: list[Any] = shape.as_list()
     if not all(type(size) is int and size >= 0 for size in told):
-        return None
-    if isinstance(data[0], simdjson.Array) and arrays.shape_of(data) != tuple(told):
-        return None
+        return None, 0
+    is_nested = isinstance(data[0], simdjson.Array)
+    if is_nested and arrays.shape_of(data) != tuple(told):
+        return None, 0
     flat = arrays.flat_numbers(data, tensor)
-    return None if flat is None or flat.size != math.prod(told) else flat.reshape(told)
+    if flat is None or flat.size != math.prod(told):
+        return None, 0
+    return flat.reshape(told), 1 + (arrays.brackets(told) if is_nested else 1)
 
 
 def _tensor(given: Document, tensor: Tensor) -> Array:

@@ -1,0 +1,113 @@
+"""Requests on the bare protocol: bounded bodies, strict queries, and what paths are the edge's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from strongroom.edge import http, openapi, routes, watch
+from strongroom.errors import Invalid, Malformed, StrongroomError, TooLarge, Unsupported
+from strongroom.rest.schema import EDGE_ROUTES
+
+
+def request(*pieces: bytes, query: bytes = b"", cut: bool = False, **headers: str) -> http.Request:
+    """A request whose body comes in `pieces`; with `cut` the caller goes away after them."""
+    messages: list[dict[str, Any]] = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    messages.append({"type": "http.disconnect"} if cut else {"type": "http.request", "body": b"", "more_body": False})
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    sent = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": query, "headers": sent}
+    return http.Request(scope, receive)
+
+
+def test_a_body_is_gathered_up_to_its_limit() -> None:
+    assert asyncio.run(request(b"ab", b"cd").body(4)) == b"abcd"
+    with pytest.raises(TooLarge) as caught:
+        asyncio.run(request(b"ab", b"cde").body(4))
+    assert caught.value.errors[0].hint == "at most 4 bytes"
+    with pytest.raises(TooLarge):
+        asyncio.run(request(content_length="5").body(4))
+
+
+def test_a_body_that_breaks_off_is_no_body() -> None:
+    with pytest.raises(http.Disconnected):
+        asyncio.run(request(b"ab", cut=True).body(4))
+    with pytest.raises(http.Disconnected):
+        asyncio.run(request(cut=True).body(4))
+
+
+def test_queries_are_strict() -> None:
+    assert request(query=b"a=1&b=%20").query(("a", "b")) == {"a": "1", "b": " "}
+    with pytest.raises(Invalid) as caught:
+        request(query=b"aa=1&a=2&a=3").query(("a", "b"))
+    assert [(error.path, error.code) for error in caught.value.errors] == [
+        ("?aa", "extra_forbidden"),
+        ("?a", "repeated"),
+    ]
+
+
+def test_json_bodies_are_objects_of_the_right_type() -> None:
+    assert asyncio.run(request(b'{"a": 1}').json(100)) == {"a": 1}
+    for body, headers, error in (
+        (b"[", {}, Malformed),
+        (b"\xff", {}, Malformed),
+        (b"[]", {}, Invalid),
+        (b"{}", {"content_type": "text/plain"}, Unsupported),
+    ):
+        with pytest.raises(error):
+            asyncio.run(request(body, **headers).json(100))
+
+
+def test_every_error_is_a_problem_with_the_requests_id() -> None:
+    asked = request(x_request_id="req_01k9zq6v8m3x5r2t7w4y0b1c2d")
+    answer = http.failure(StrongroomError("gone", code="model_loading"), asked)
+    assert (answer.status, answer.media_type) == (503, b"application/problem+json")
+    assert (b"retry-after", b"1") in answer.headers
+    assert b"req_01k9zq6v8m3x5r2t7w4y0b1c2d" in answer.body
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [
+        ("/api/v1/deployments/digits/predict", ["digits"]),
+        ("/api/v1/predictions", []),
+        ("/api/v1/predictions/pred_x/output", ["pred_x"]),
+        ("/api/v1/jobs/job_x/events", ["job_x"]),
+        ("/v2/models/digits/versions/1/infer", ["digits", "1"]),
+        ("/v2/anything/else", []),
+    ],
+)
+def test_edge_paths_are_found_with_their_parameters(path: str, arguments: list[str]) -> None:
+    found = routes.find(path)
+    assert found is not None
+    assert found[1] == arguments
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/api/v1/jobs", "/api/v1/jobs/job_x", "/api/v1/deployments/digits", "/api/v1/deployments//predict", "/v22"],
+)
+def test_other_paths_are_djangos(path: str) -> None:
+    assert routes.find(path) is None
+
+
+def test_the_schema_shows_every_operation_of_the_native_face_and_no_other() -> None:
+    assert openapi
+    shown = {(route.path, route.method.upper()) for route in EDGE_ROUTES}
+    assert shown == {(path, method) for path, methods in routes.paths().items() for method in methods}
+
+
+def test_only_documents_with_an_id_and_a_state_can_be_waited_for() -> None:
+    id = "01k9zq6v8m3x5r2t7w4y0b1c2d"
+    assert watch.row_of({"id": f"job_{id}", "state": "queued"}) is not None
+    dataset = watch.row_of({"id": f"ds_{id}", "state": "checking", "version": 3})
+    assert dataset is not None
+    assert (dataset.kind, dataset.number) == ("dataset", 3)
+    others = ({"id": f"key_{id}", "state": "x"}, {"id": f"job_{id}"}, {"data": []}, [], None, {"id": 7, "state": ""})
+    for other in others:
+        assert watch.row_of(other) is None

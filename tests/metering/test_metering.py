@@ -1,0 +1,105 @@
+"""Usage: counted once however often a batch is sent, and never lost to a database that was away."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from django.db import OperationalError
+
+from strongroom.ids import new
+from strongroom.metering import services
+from strongroom.metering.models import Usage
+from strongroom.metering.services import Meter
+from strongroom.tenants import scope
+from strongroom.tenants.services import create_tenant
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+COUNTERS = ("calls", "items", "errors", "compute_us", "queue_us")
+
+
+@pytest.fixture
+def tenant_id() -> UUID:
+    return create_tenant("metered", "owner@metered.test").tenant.id
+
+
+def usage(tenant_id: UUID) -> list[tuple[int, ...]]:
+    with scope.tenant(tenant_id, write=False):
+        return sorted(Usage.objects.values_list(*COUNTERS))
+
+
+def test_calls_of_a_minute_become_one_row(tenant_id: UUID) -> None:
+    meter, deployment, version, principal = Meter(), new(), new(), new()
+    meter.count(tenant_id, deployment, version, principal, items=2, compute_us=10, queue_us=1)
+    meter.count(tenant_id, deployment, version, principal, failed=True)
+    meter.flush()
+    meter.count(tenant_id, deployment, version, principal, items=3, compute_us=20, queue_us=2)
+    meter.flush()
+    total = [sum(column) for column in zip(*usage(tenant_id), strict=True)]
+    assert total == [3, 5, 1, 30, 3]
+
+
+def test_a_batch_sent_twice_counts_once(tenant_id: UUID) -> None:
+    process, key = new(), (tenant_id, new(), new(), new(), 29_000_000)
+    assert services.store(process, 1, {key: [1, 2, 0, 4, 5]})
+    assert not services.store(process, 1, {key: [1, 2, 0, 4, 5]})
+    assert services.store(process, 2, {key: [1, 2, 0, 4, 5]})
+    assert services.store(new(), 1, {key: [1, 2, 1, 4, 5]})
+    assert usage(tenant_id) == [(3, 6, 1, 12, 15)]
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_database_that_was_away_loses_nothing_and_doubles_nothing(
+    tenant_id: UUID, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """`committed`: the batch came through, but its answer did not."""
+    meter, key = Meter(), (new(), new(), new())
+    meter.count(tenant_id, *key, items=1)
+    real = services.store
+
+    def away(*batch: object) -> bool:
+        if committed:
+            real(*batch)  # type: ignore[arg-type]  # handed through as it comes
+        raise OperationalError
+
+    monkeypatch.setattr(services, "store", away)
+    with pytest.raises(OperationalError):
+        meter.flush()
+    meter.count(tenant_id, *key, items=1)
+    monkeypatch.setattr(services, "store", real)
+    meter.flush()
+    assert [sum(column) for column in zip(*usage(tenant_id), strict=True)][:2] == [2, 2]
+
+
+def test_what_is_counted_while_a_batch_is_sent_goes_into_the_next(
+    tenant_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter, key = Meter(), (new(), new(), new())
+    meter.count(tenant_id, *key)
+    real = services.store
+
+    def slow(*batch: object) -> bool:
+        meter.count(tenant_id, *key)
+        monkeypatch.setattr(services, "store", real)
+        return real(*batch)  # type: ignore[arg-type]  # handed through as it comes
+
+    monkeypatch.setattr(services, "store", slow)
+    assert meter.cut()
+    sender: Callable[[], None] = meter.send
+    thread = threading.Thread(target=sender)
+    thread.start()
+    thread.join()
+    meter.flush()
+    assert sum(row[0] for row in usage(tenant_id)) == 2
+
+
+def test_another_tenants_usage_is_not_seen(tenant_id: UUID) -> None:
+    other = create_tenant("other", "owner@other.test").tenant.id
+    meter = Meter()
+    meter.count(other, new(), new(), new())
+    meter.flush()
+    assert usage(tenant_id) == []
+    assert len(usage(other)) == 1
