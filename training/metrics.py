@@ -40,7 +40,7 @@ class ValueTally:
 
 def accuracy(confusion: torch.Tensor) -> float:
     """Share of rows on the diagonal."""
-    return float(confusion.trace() / confusion.sum())
+    return int(confusion.trace()) / int(confusion.sum())
 
 
 def macro_f1(confusion: torch.Tensor) -> float:

@@ -233,7 +233,7 @@ def packed(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def resumable(witness: Witness, dropout: float, early_stop: Json | None) -> Loop:
-    spec = spec_of(train={"early_stop": early_stop, "batch_size": 7, "epochs": 3, "optimizer": {"name": "adamw"}})
+    spec = spec_of(train={"early_stop": early_stop, "batch_size": 7, "epochs": 3, "optimizer": {"name": "adamw", "lr": 1.0}})
     inputs, target = clusters()
     rows = torch.arange(40)
     parts = Parts(rows[:30], rows[30:], rows[30:])
@@ -247,6 +247,7 @@ def test_a_run_broken_off_anywhere_goes_on_bit_for_bit(dropout: float, early_sto
     unbroken.run()
     asked = unbroken_witness.asked
     assert asked > 15
+    assert unbroken.best is None or unbroken.best.epoch < unbroken.epoch, "else no weights come back"
     for moment in range(1, asked + 1):
         witness = Witness(wants=lambda count, moment=moment: "drain" if count == moment else None, keep=packed)
         with pytest.raises(Drained):
