@@ -23,5 +23,7 @@ CELERY |= {
     "broker_transport_options": {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "visibility_timeout": 3600},
 }
 if ENVIRONMENT.listed("trusted_proxies"):
+    # the header is taken off requests that come from elsewhere (rest/requests.py)
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ENVIRONMENT.listed("allowed_hosts")]
