@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -231,6 +232,9 @@ def test_a_cancel_outside_the_loop_is_obeyed_too(epochs: int, looks: int) -> Non
 
     watcher = Watcher(wants=wants)
     refused(Cancelled, spec_of(model=MLP, train={**QUICK, "epochs": 1}), small_digits(), watcher)
+    for thread in threading.enumerate():  # what a job's process leaves behind when it ends, this one must wait for
+        if thread.name == "watched":
+            thread.join()
     assert not any(line.startswith("exported") for line in watcher.lines)
 
 
