@@ -91,6 +91,12 @@ class Server(uvicorn.Server):
                     connection.sweep(now)
         return await super().on_tick(counter)
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Without uvicorn's last step, which raises the stop signal once more: a stop in order exits with 0."""
+        with self.capture_signals():
+            await self._serve(sockets)
+            self._captured_signals.clear()
+
 
 def serve(application: Callable[..., Any], listener: socket.socket) -> None:
     """Serves until SIGTERM or SIGINT; then requests in flight are answered and the socket is closed."""

@@ -1,0 +1,88 @@
+"""`manage.py web`: several processes on one port, a lost one is started again, a stop answers what is in flight."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.edge.house import Answer, House
+from tests.nodes import Node
+
+pytestmark = pytest.mark.slow
+
+
+def servers(node: Node) -> list[int]:
+    """The pids of the server processes below `web`."""
+    children = Path(f"/proc/{node.pid('web')}/task/{node.pid('web')}/children").read_text().split()
+    return [int(pid) for pid in children]
+
+
+def wait_for(met: object, seconds: float = 40) -> None:
+    ends = time.monotonic() + seconds
+    while not met():  # type: ignore[operator]  # a function without arguments
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def test_two_processes_share_the_port_and_a_killed_one_comes_back() -> None:
+    with Node() as node:
+        node.start("web", web_processes="2")
+        wait_for(lambda: len(servers(node)) == 2)
+        first = servers(node)
+        os.kill(first[0], signal.SIGKILL)
+        wait_for(lambda: len(servers(node)) == 2 and servers(node) != first)
+        node.wait_until_ready()
+        everyone = servers(node)
+        assert node.stop("web") == 0
+        assert not [pid for pid in everyone if Path(f"/proc/{pid}").exists()]
+        assert node.status("/api/v1/health/live") is None
+
+
+def test_server_processes_do_not_outlive_the_one_that_started_them() -> None:
+    with Node() as node:
+        node.start("web", web_processes="2")
+        wait_for(lambda: len(servers(node)) == 2)
+        everyone = servers(node)
+        node.kill("web")
+        wait_for(lambda: not [pid for pid in everyone if _runs(pid)])
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_a_stop_answers_what_is_in_flight_and_takes_nothing_more() -> None:
+    with Node() as node:
+        house = House(node)
+        house.tenant("alpha")
+        node.start("web")
+        found: list[Answer] = []
+        program = """
+from strongroom import ids
+from strongroom.jobs.models import Job
+answer = ids.text("job", Job.objects.create(kind="train", name="later", spec_sha256="").id)
+"""
+        job = house.shell("alpha", program)
+        caller = threading.Thread(target=lambda: found.append(house.get(f"/api/v1/jobs/{job}", Prefer="wait=3")))
+        caller.start()
+        time.sleep(0.7)
+        assert node.stop("web") == 0
+        caller.join()
+        assert [answer.status for answer in found] == [200]
+
+
+def test_a_port_in_use_is_said_with_the_remedy() -> None:
+    with Node() as node:
+        node.start("web")
+        done = node.manage("web", check=False)
+        assert done.returncode != 0
+        assert f"cannot listen on 127.0.0.1:{node.port}" in done.stderr
+        assert "STRONGROOM_PORT" in done.stderr
