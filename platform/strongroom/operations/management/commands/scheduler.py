@@ -10,11 +10,12 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections, connections
 
+from strongroom.idempotency import services as idempotency
 from strongroom.jobs.sweep import Sweeper
 from strongroom.vault import services as vault
 
 TICK_SECONDS = 0.5
-HOUR = 3600.0
+MINUTE, HOUR = 60.0, 3600.0
 logger = logging.getLogger(__name__)
 
 
@@ -26,7 +27,7 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        sweeper = Sweeper({HOUR: [vault.collect_orphans]})
+        sweeper = Sweeper((HOUR, vault.collect_orphans), (MINUTE, idempotency.forget_expired))
         while not stop.wait(TICK_SECONDS):
             close_old_connections()
             try:
