@@ -233,7 +233,14 @@ def packed(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def resumable(witness: Witness, dropout: float, early_stop: Json | None) -> Loop:
-    spec = spec_of(train={"early_stop": early_stop, "batch_size": 7, "epochs": 3, "optimizer": {"name": "adamw", "lr": 1.0}})
+    spec = spec_of(
+        train={
+            "early_stop": early_stop,
+            "batch_size": 7,
+            "epochs": 3,
+            "optimizer": {"name": "adamw", "lr": 1.0},
+        }
+    )
     inputs, target = clusters()
     rows = torch.arange(40)
     parts = Parts(rows[:30], rows[30:], rows[30:])
