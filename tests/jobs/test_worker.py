@@ -73,7 +73,7 @@ def test_a_stopped_worker_hands_its_job_to_the_next(node: Node) -> None:
     assert node.stop("worker") == 0
     assert (job(node)["state"], outcomes(node)) == ("queued", ["drained"])
     node.start("worker")
-    assert until(lambda: job(node)["state"] == "running", 30)
+    assert until(lambda: job(node)["state"] == "running", 60)
     assert job(node)["attempt"] == 2
 
 
@@ -84,7 +84,7 @@ def test_the_job_of_a_killed_worker_goes_on_at_another(node: Node) -> None:
     processes = node.descendants()
     node.kill("worker")
     node.start("worker:2")
-    assert until(lambda: job(node)["attempt"] == 2, 30), node.log("scheduler")
+    assert until(lambda: job(node)["attempt"] == 2, 60), node.log("scheduler") + node.log("worker:2")
     assert outcomes(node) == ["lost", None]
     assert not set(processes) & set(node.descendants()), "a process outlived its worker"
 

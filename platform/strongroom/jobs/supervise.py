@@ -167,7 +167,7 @@ class Supervision:
             raise Unreadable("sealed")
         slot = self.slots.popleft()
         if packet.kind == "checkpoint":
-            self._keep_checkpoint(slot, packet)
+            self._keep_checkpoint(slot, packet, recorder)
         else:
             self.outputs[packet.kind] = (slot, packet)
         with scope.tenant(self.job.tenant_id, write=False):
@@ -175,10 +175,11 @@ class Supervision:
         self.slots.append(fresh)
         self._process.send({"type": "slot"}, [fresh.descriptor])
 
-    def _keep_checkpoint(self, slot: vault.Slot, packet: Sealed) -> None:
+    def _keep_checkpoint(self, slot: vault.Slot, packet: Sealed, recorder: Recorder) -> None:
+        """With what was said until then: the next attempt tells only what comes after."""
         began = time.monotonic()
         with scope.tenant(self.job.tenant_id):
-            write(self.job, lease_until=self.lease.until)
+            recorder.write(self._process.usage())
             artefact = adopt(slot, packet, self.generation)
             oldest, previous = self.attempt.previous_artefact, self.attempt.checkpoint_artefact
             self.attempt.checkpoint_artefact, self.attempt.previous_artefact = artefact, previous
