@@ -22,7 +22,7 @@ from strongroom.tenants.names import NAME
 from training.spec import ImportSpec, TrainSpec
 
 KINDS = ("train", "import", "check", "predict")
-KEY_SCOPE_TO_DEPLOY = "deployments:write"
+SCOPE_TO_DEPLOY = "deployments:write"
 
 
 class JobMaker(serializers.Serializer):
@@ -136,7 +136,8 @@ class JobNothing(StrictSerializer):
     """`{}`, or no body."""
 
 
-SPEC = PolymorphicProxySerializer("JobSpec", [TrainSpec, ImportSpec], resource_type_field_name=None)
+SPECS: Any = [TrainSpec, ImportSpec]  # drf-spectacular draws pydantic's models, its types know only DRF's
+SPEC = PolymorphicProxySerializer("JobSpec", SPECS, resource_type_field_name=None)
 
 
 class JobsView(ResourceView):
@@ -161,15 +162,10 @@ class JobsView(ResourceView):
     def post(self, request: Any) -> Response:
         """Submits a training or an import; with `dry_run` only says what would run."""
         plan = services.validate(request.data)
-        self._may_deploy(plan.document)
+        _may_deploy(request, plan.document)
         if self.query["dry_run"]:
             return Response({"valid": True, "spec": plan.document, "spec_sha256": plan.sha256})
         return _accepted(services.enqueue(self.actor, plan))
-
-    def _may_deploy(self, spec: dict[str, Any]) -> None:
-        """A job that deploys does what its submitter may do."""
-        if (spec.get("register") or {}).get("deploy") is not None:
-            self.request.principal.require(KEY_SCOPE_TO_DEPLOY)
 
 
 class JobView(ResourceView):
@@ -248,6 +244,12 @@ class MetricsView(ResourceView):
         """The job's metrics, oldest first."""
         rows = services.metric_events(services.find(id))
         return Response(pages.page(rows, services.metric_document, oldest_first=True, **self.query))
+
+
+def _may_deploy(request: Any, spec: dict[str, Any]) -> None:
+    """A job that deploys does what its submitter may do."""
+    if (spec.get("register") or {}).get("deploy") is not None:
+        request.principal.require(SCOPE_TO_DEPLOY)
 
 
 def _accepted(job: JobRow) -> Response:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from django.db.models import F, Q, QuerySet, Window
+from django.db.models import BooleanField, ExpressionWrapper, F, Q, QuerySet, Window
 from django.db.models.functions import Coalesce, Now, RowNumber
 
 from strongroom.jobs.models import Attempt, Job
@@ -60,7 +60,7 @@ def _candidates(taker: Taker) -> list[tuple[UUID, UUID]]:
         best = waiting(taker.queues, short_only=taker.short_only).annotate(
             rank=Window(
                 RowNumber(),
-                partition_by=[F("tenant_id"), Q(kind__in=SHORT)],
+                partition_by=[F("tenant_id"), ExpressionWrapper(Q(kind__in=SHORT), BooleanField())],
                 order_by=[F("priority").desc(), F("created_at")],
             )
         )

@@ -107,10 +107,10 @@ def _close_attempt(job: Job, outcome: str) -> None:
 
 def _destroy_leftovers(job: Job) -> None:
     """Checkpoints serve nobody once a job has ended; nor does the input of a prediction."""
-    for attempt in job.attempts.exclude(checkpoint_artefact=None).select_related("checkpoint_artefact"):
-        vault.destroy(attempt.checkpoint_artefact)
-    for attempt in job.attempts.exclude(previous_artefact=None).select_related("previous_artefact"):
-        vault.destroy(attempt.previous_artefact)
+    for attempt in job.attempts.select_related("checkpoint_artefact", "previous_artefact"):
+        for artefact in (attempt.checkpoint_artefact, attempt.previous_artefact):
+            if artefact is not None:
+                vault.destroy(artefact)
     if job.kind == "predict" and job.input_artefact is not None:
         vault.destroy(job.input_artefact)
 

@@ -21,8 +21,8 @@ import numpy as np
 from django.utils import timezone
 
 from inference.answer import Prediction
-from inference.errors import InputRefused, ProtocolError
-from inference.protocol import Array, pack_tensors, read_tensors, tensor_specs
+from inference.protocol import Array, ProtocolError, pack_tensors, read_tensors, tensor_specs
+from inference.signature import InputRefused
 from strongroom import ids
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments import services as deployments

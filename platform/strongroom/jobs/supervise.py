@@ -26,7 +26,7 @@ from strongroom.jobs import endings, failures, outcomes
 from strongroom.jobs.endings import Failure
 from strongroom.jobs.lease import Lease
 from strongroom.jobs.models import Attempt, Job
-from strongroom.jobs.moves import Moved, write
+from strongroom.jobs.moves import Moved
 from strongroom.jobs.packets import Batch, Done, Failed, Line, Packet, Progress, Ready, Sealed, Unreadable
 from strongroom.jobs.process import Ended, Process, close
 from strongroom.jobs.record import Recorder
