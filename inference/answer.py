@@ -15,6 +15,7 @@ from inference.protocol import Array
 from inference.signature import Signature
 
 Prediction = dict[str, Any]
+SMALL = 64  # scores; numpy's five calls cost 7 µs however few there are, plain Python less than 2
 
 
 def predictions(
@@ -40,8 +41,9 @@ def _classified(signature: Signature, scores: Array, policy: Mapping[str, Any]) 
     labels = signature.classes or ()
     if len(labels) != scores.shape[1]:
         labels = tuple(str(index) for index in range(scores.shape[1]))
-    best = scores.argmax(axis=1).tolist()
-    rows = _plain(scores, policy.get("decimals"))
+    rows = _plain(scores, decimals := policy.get("decimals"))
+    small = scores.size <= SMALL and decimals is None  # rounding makes ties
+    best = [row.index(max(row)) for row in rows] if small else scores.argmax(axis=1).tolist()
     top_k, shown = policy.get("top_k"), policy.get("scores", True) is not False
     return [
         {
@@ -55,11 +57,17 @@ def _classified(signature: Signature, scores: Array, policy: Mapping[str, Any]) 
 
 def probabilities(scores: Array) -> Array:
     """The scores themselves where each row sums to 1, else their softmax (an imported model may give logits)."""
-    if scores.size and scores.min() >= 0 and np.abs(scores.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3:
+    if scores.size and _are_probabilities(scores):
         return scores
     exponents = np.exp(scores - scores.max(axis=1, keepdims=True), dtype=np.float64)
     softened: Array = exponents / exponents.sum(axis=1, keepdims=True)
     return softened
+
+
+def _are_probabilities(scores: Array) -> bool:
+    if scores.size <= SMALL:
+        return all(min(row) >= 0 and abs(sum(row) - 1) < 1e-3 for row in scores.tolist())
+    return bool(scores.min() >= 0 and np.abs(scores.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3)
 
 
 def _top(labels: tuple[str, ...], row: list[float], top_k: int | None) -> dict[str, float]:

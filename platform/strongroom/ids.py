@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import uuid_utils
 from uuid_utils.compat import uuid7
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -35,6 +36,11 @@ def base32(value: int, characters: int) -> str:
 def text(prefix: str, value: UUID) -> str:
     """`job_01k9zq6v8m3x5r2t7w4y0b1c2d`"""
     return f"{prefix}_{base32(value.int, 26)}"
+
+
+def fresh(prefix: str) -> str:
+    """The text of a new id, for what needs no UUID of it: one a request."""
+    return f"{prefix}_{base32(uuid_utils.uuid7().int, 26)}"
 
 
 def optional(prefix: str, value: UUID | None) -> str | None:

@@ -177,6 +177,9 @@ class Answer:
             (b"x-request-id", request.id.encode()),
             *self.headers,
         ]
+        whole: Callable[..., bool] | None = request.scope.get("strongroom.whole")  # edge/server.py
+        if whole is not None and not self.headers and whole(self.status, headers, self.body):
+            return
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 

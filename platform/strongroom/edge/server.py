@@ -7,13 +7,14 @@ closes who sends too slowly. It knows sockets and bytes, no routes and no tenant
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEAD_SECONDS = 15.0  # for a request's head, and for a fresh connection's first byte
 STALL_SECONDS = 20.0  # a body must bring STALL_BYTES in each such span
@@ -21,7 +22,7 @@ STALL_BYTES = 16 * 1024
 IDLE_SECONDS = 75  # between requests of one connection
 STOP_SECONDS = 20  # for requests in flight at the end
 MAX_HEAD_BYTES = 1 << 20  # what may arrive before a head is complete: a read may bring up to 256 KiB of body with it
-SWEEP_SECONDS = 1.0
+WHOLE_BYTES = 64 * 1024
 
 
 class TimedProtocol(HttpToolsProtocol):
@@ -56,6 +57,7 @@ class TimedProtocol(HttpToolsProtocol):
         self.in_body = True
         self.head_bytes = self.span_bytes = 0
         super().on_headers_complete()
+        self.scope["strongroom.whole"] = functools.partial(write_whole, self.cycle)  # type: ignore[typeddict-unknown-key]  # ours
 
     def on_body(self, body: bytes) -> None:
         self.span_bytes += len(body)
@@ -78,6 +80,33 @@ class TimedProtocol(HttpToolsProtocol):
             if self.span_bytes < STALL_BYTES and not self.flow.read_paused:
                 self.transport.abort()
             self.waiting_since, self.span_bytes = now, 0
+
+
+def write_whole(cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+    """A small answer in one piece and one system call, past uvicorn's general `send` (25 → 17 µs a request).
+
+    False, and nothing done, where anything is out of the ordinary: then `send` does it. The names and values of
+    `headers` are the caller's word: no control characters.
+    """
+    if (
+        cycle.response_started
+        or cycle.disconnected
+        or cycle.flow.write_paused
+        or not cycle.keep_alive
+        or len(body) > WHOLE_BYTES
+        or cycle.scope["method"] == "HEAD"
+    ):
+        return False
+    parts = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        parts += (name, b": ", value, b"\r\n")
+    parts += (b"\r\n", body)
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join(parts))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
 
 
 class Server(uvicorn.Server):

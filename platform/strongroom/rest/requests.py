@@ -63,7 +63,7 @@ class RequestMiddleware:
 
 def accepted_id(given: str | None) -> str:
     """The caller's request id where it is well formed, else a new one."""
-    return given if given and ids.parse("req", given) is not None else ids.text("req", ids.new())
+    return given if given and ids.parse("req", given) is not None else ids.fresh("req")
 
 
 def client_address(remote: str | None, forwarded_for: str | None, trusted: Collection[str]) -> str | None:
