@@ -160,7 +160,7 @@ class Node:
 
     def descendants(self) -> list[int]:
         """Pids of every living process below this node's, for tests that look into them or count what is left."""
-        return [pid for process in self.processes.values() for pid in _below(process.pid)]
+        return [pid for process in self.processes.values() for pid in below(process.pid)]
 
     def end(self) -> None:
         """Everything gone: processes (newest first), database, folder."""
@@ -246,11 +246,11 @@ def _hears_sigterm(pid: int) -> bool:
     return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1))
 
 
-def _below(pid: int) -> list[int]:
-    """Children and theirs, by /proc; a process that ended meanwhile is left out."""
+def below(pid: int) -> list[int]:
+    """Children and theirs, parents first, by /proc; a process that ended meanwhile is left out."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(text) for task in tasks for text in (task / "children").read_text().split()]
     except OSError:
         return []
-    return [found for child in children for found in (child, *_below(child))]
+    return [found for child in children for found in (child, *below(child))]

@@ -13,19 +13,20 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError, connections, transaction
 
 import sandbox
 from strongroom.errors import Gone, StrongroomError, Unavailable
 from strongroom.jobs import endings, failures, outcomes
 from strongroom.jobs.endings import Failure
-from strongroom.jobs.lease import Lease
-from strongroom.jobs.models import Attempt, Job
+from strongroom.jobs.lease import Lease, Want
+from strongroom.jobs.models import Attempt, Job, LogLine
 from strongroom.jobs.moves import Moved
 from strongroom.jobs.packets import Batch, Done, Failed, Line, Packet, Progress, Ready, Sealed, Unreadable
 from strongroom.jobs.process import Ended, Process, close
@@ -40,6 +41,7 @@ CANCEL_SECONDS = 0.5  # after the relay, then the process is killed
 DRAIN_SECONDS = 8.0  # to seal a checkpoint
 GRACE_SECONDS = 5.0  # beyond max_seconds
 SLOTS = 2
+AWAY = (DatabaseError, InterfaceError, Unavailable)
 logger = logging.getLogger(__name__)
 
 
@@ -92,6 +94,8 @@ class Supervision:
             recorder = Recorder(self.job, self.lease)
             ending = self._watch(prepared, recorder)
             self._process.end(patience_seconds=2 if isinstance(ending, Done | Failed) else 0)
+            if isinstance(ending, Done):
+                self._wait_for_keys()
             self._settle(ending, recorder)
         finally:
             if self.process is not None:
@@ -114,18 +118,19 @@ class Supervision:
         finally:
             for descriptor in prepared.descriptors:
                 os.close(descriptor)
-        asked: Literal["cancel", "drain"] | None = None
+        asked: Want | None = None
         kill_at = deadline
         while True:
             try:
                 packet = self._process.receive(POLL_SECONDS)
                 if isinstance(packet, Done | Failed):
-                    return packet
+                    return _ending(packet, asked)
                 if packet is not None:
                     self._take(packet, recorder)
             except (Ended, Unreadable, vault.SlotRefused) as error:
                 return Stopped(asked) if asked else Crashed(f"{type(error).__name__} {error}".strip())
-            recorder.flush(self._process.usage())
+            with self._enduring():
+                recorder.flush(self._process.usage())
             want = self.lease.beat(usage=recorder.usage(self._process.usage()))
             if want is not None and want != asked and asked != "cancel":
                 asked = want
@@ -133,6 +138,28 @@ class Supervision:
                 kill_at = min(deadline, time.monotonic() + (CANCEL_SECONDS if want == "cancel" else DRAIN_SECONDS))
             if time.monotonic() >= kill_at:
                 return Stopped(asked or "timeout")
+
+    @contextmanager
+    def _enduring(self) -> Iterator[None]:
+        """A database or keys that are away stop no work: the lease says for how long."""
+        try:
+            yield
+        except AWAY as error:
+            self.lease.endure(error)
+
+    def _wait_for_keys(self) -> None:
+        """The result is taken over in one go, for which the tenant's keys must open; until then it waits with us."""
+        artefacts = [artefact for _, artefact in _inputs(self.job)]
+        while self.lease.beat() is None:
+            try:
+                with scope.tenant(self.job.tenant_id, write=False):
+                    vault.sealed(LogLine, "text", "", tenant_id=self.job.tenant_id, row_id=self.job.id)
+                    for artefact in artefacts:
+                        vault.data_key(artefact)
+                return
+            except AWAY as error:
+                self.lease.endure(error)
+                time.sleep(POLL_SECONDS)
 
     def _take(self, packet: Packet, recorder: Recorder) -> None:
         match packet:
@@ -167,7 +194,8 @@ class Supervision:
             raise Unreadable("sealed")
         slot = self.slots.popleft()
         if packet.kind == "checkpoint":
-            self._keep_checkpoint(slot, packet, recorder)
+            with self._enduring(), _discarding(slot):
+                self._keep_checkpoint(slot, packet, recorder)
         else:
             self.outputs[packet.kind] = (slot, packet)
         with scope.tenant(self.job.tenant_id, write=False):
@@ -188,6 +216,7 @@ class Supervision:
             if oldest is not None:
                 vault.destroy(oldest)
         self.lease.renewed(began)
+        recorder.written()
 
     def _settle(self, ending: Ending, recorder: Recorder) -> None:
         """The one transaction that ends the attempt: events, log, outputs and the row, all or nothing."""
@@ -196,9 +225,9 @@ class Supervision:
             match ending:
                 case Done():
                     self._succeed(ending)
-                case Stopped("cancel") | Failed("cancelled"):
+                case Stopped("cancel"):
                     endings.cancel(self.job)
-                case Stopped("drain") | Failed("drained"):
+                case Stopped("drain"):
                     endings.hand_back(self.job, outcome="drained")
                 case Stopped("timeout"):
                     endings.fail(self.job, failures.timed_out(self.job))
@@ -227,6 +256,21 @@ class Supervision:
             endings.fail(self.job, failures.out_of_memory(self.job))
         else:
             endings.lost(self.job)
+
+
+def _ending(packet: Done | Failed, asked: Want | None) -> Ending:
+    """A process that gives up as if it had been asked would be begun again for ever: nobody asked, it crashed."""
+    if isinstance(packet, Failed) and packet.code in ("cancelled", "drained"):
+        return Stopped(asked) if asked else Crashed(f"{packet.code}, which nobody asked for")
+    return packet
+
+
+@contextmanager
+def _discarding(slot: vault.Slot) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        slot.discard()  # nothing where it was adopted
 
 
 def adopt(slot: vault.Slot, packet: Sealed, generation: int) -> Artefact:
@@ -354,11 +398,17 @@ def _work(job: Job, attempt: Attempt, lease: Lease) -> None:
 
 def _unforeseen(job: Job, error: Exception) -> None:
     """Before or around the process: keys that are away hand the job back, a corrupt input fails it."""
+    if isinstance(error, DatabaseError | InterfaceError):
+        log_failure(error)
+        connections.close_all()  # of this thread: the next try connects afresh
     try:
         with scope.tenant(job.tenant_id):
             job.refresh_from_db(fields=["state", "cancel_requested_at"])
-            if isinstance(error, Unavailable):
+            if isinstance(error, Unavailable) and error.code != "storage_full":
                 endings.hand_back(job, outcome="drained", wait_seconds=2)
+                return
+            if isinstance(error, DatabaseError | InterfaceError):
+                endings.lost(job)
                 return
             if not isinstance(error, StrongroomError | vault.ArtefactCorrupt):
                 logger.error("job %s, attempt %s: unforeseen", job.id, job.attempt)
