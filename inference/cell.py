@@ -402,8 +402,9 @@ async def _live(loop: asyncio.AbstractEventLoop, listening: socket.socket, agent
     cell = Cell(loop, threads)
     ended = asyncio.Event()
     AgentConnection(cell, agent, ended.set)
-    await loop.create_unix_server(lambda: Connection(cell), sock=listening)
+    server = await loop.create_unix_server(lambda: Connection(cell), sock=listening)  # uvloop's ends with its object
     await ended.wait()
+    server.close()
 
 
 def tell_failure(failure: object) -> None:

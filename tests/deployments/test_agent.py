@@ -31,6 +31,9 @@ def ask(node: Node, made: dict[str, str], name: str, *, deadline_ms: int = 30_00
         engines = Engines(node.home)
         try:
             return await engines.infer(made["tenant"], name, made["version"], ONE, deadline_ms=deadline_ms)
+        except StrongroomError as error:
+            error.add_note(f"cells: {cells(node)}\nagent's log:\n{node.log('agent')}")
+            raise
         finally:
             engines.close()
 

@@ -44,13 +44,15 @@ STOP_SECONDS = 5.0
 MAX_LINE_BYTES = 4096
 PREFIX = "sr-"
 LOCK = "agent.lock"
+NAME_BYTES = 32  # "/cell-4194304-1000000.sock" and some more
+SOCKET_PATH_BYTES = 107
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class AgentRunning(SystemExit):
-    """Another agent of the same home runs already."""
+class AgentRefused(Exception):
+    """Why this agent does not start, and the remedy."""
 
 
 class Agent:
@@ -77,13 +79,13 @@ class Agent:
         self._beat_at = 0.0
 
     def prepare(self) -> None:
-        """The runtime folder and the zygote. AgentRunning; SandboxUnavailable."""
+        """The runtime folder and the zygote. AgentRefused; SandboxUnavailable."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = os.open(self.home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AgentRunning(f"an agent runs already in {self.home}: stop it, or set STRONGROOM_HOME") from None
+            raise AgentRefused(f"an agent runs already in {self.home}: stop it, or set STRONGROOM_HOME") from None
         self.zygote.start()
         self.folder = runtime_folder(self.home, self._parent)
 
@@ -161,7 +163,8 @@ class Agent:
     def _settle_draining(self, reading: Reading) -> None:
         for tenant, deployment, name in reading.draining:
             if not any(keeper.serves(name) for place, keeper in self.keepers.items() if place[0] == tenant):
-                self._reports_add(Report(tenant, deployment, "stopped"))
+                # Taken along by the next look, not at once: another node may still have it.
+                self._reports.add(Report(tenant, deployment, "stopped"))
 
     def _reports_add(self, report: Report) -> None:
         self._reports.add(report)
@@ -315,6 +318,9 @@ def runtime_folder(home: Path, parent: Path | None) -> Path:
         if last.name.startswith(PREFIX) and last.is_dir() and last.stat().st_uid == os.getuid():
             shutil.rmtree(last, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    if len(os.fsencode(folder)) + NAME_BYTES > SOCKET_PATH_BYTES:
+        folder.rmdir()
+        raise AgentRefused(f"{folder.parent} is too long a path for sockets: set STRONGROOM_RUNTIME to a shorter one")
     temporary = home / ".runtime"
     temporary.write_text(str(folder))
     os.replace(temporary, pointer)

@@ -24,13 +24,14 @@ from sealing import SealingError
 from strongroom.deployments.cells import Cell, CellLost, LoadRefused, Zygote
 from strongroom.deployments.rows import Order, Report, Wanted
 from strongroom.errors import StrongroomError
+from strongroom.vault.services import ColumnCorrupt
 
 PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 STEADY_SECONDS = 60.0  # a cell that lived so long starts anew without a pause
 DRAIN_SECONDS = 0.5  # from cells.json without a version to its unloading; the edge looks every 0.05 s
 DEATHS_ALLOWED = 2
 LOOK_SECONDS = 5.0
-HANGING_SECONDS = 60.0
+HANGING_SECONDS = 20.0
 PASSING = frozenset({"keys_unavailable", "database_unavailable", "storage_full"})
 
 logger = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ class Keeper:
         except StrongroomError as error:
             self._failed(key, wanted, error.code)
             return
-        except SealingError:
+        except (SealingError, ColumnCorrupt):
             self._failed(key, wanted, "artefact_corrupt")
             return
         try:

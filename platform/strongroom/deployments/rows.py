@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
 from django.db import connections
@@ -16,8 +17,8 @@ from django.utils import timezone
 
 from strongroom.access.models import Generation
 from strongroom.deployments import services
-from strongroom.deployments.models import Deployment, Replica
-from strongroom.errors import StrongroomError
+from strongroom.deployments.models import Deployment, Replica, Traffic
+from strongroom.errors import NotFound
 from strongroom.registry.models import ModelVersion
 from strongroom.tenants import scope
 from strongroom.tenants.models import TenantState
@@ -25,6 +26,7 @@ from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 
 State = Deployment.State
+SILENT_SECONDS = 60  # a replica that has not beaten so long is no longer there
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,34 +103,39 @@ def read() -> Reading:
     """The number first: what changes in between is read again."""
     number = generation()
     with scope.operator("agent: deployments", write=False):
-        rows = list(
+        places = list(
             Deployment.objects.exclude(state=State.STOPPED)
-            .select_related("tenant")
-            .prefetch_related("traffic__version")
+            .filter(tenant__state=TenantState.ACTIVE)
             .order_by("created_at")
+            .values_list("tenant_id", "id", "name", "device", "max_batch", "state")
         )
-    wanted = [one for row in rows if row.state != State.DRAINING for one in _wanted(row)]
-    draining = [(row.tenant_id, row.id, row.name) for row in rows if row.state == State.DRAINING]
+        # No column of a version but its id: sealed ones would ask the key service here.
+        traffic = list(
+            Traffic.objects.exclude(deployment__state=State.STOPPED)
+            .filter(version__state=ModelVersion.State.READY)
+            .values_list("deployment_id", "version_id")
+        )
+    versions: dict[UUID, list[UUID]] = {}
+    for deployment, version in traffic:
+        versions.setdefault(deployment, []).append(version)
+    wanted = [
+        Wanted(tenant, row, name, device, version, max_batch)
+        for tenant, row, name, device, max_batch, state in places
+        if state != State.DRAINING
+        for version in versions.get(row, ())
+    ]
+    draining = [(tenant, row, name) for tenant, row, name, _, _, state in places if state == State.DRAINING]
     return Reading(number, tuple(wanted), tuple(draining))
 
 
-def _wanted(row: Deployment) -> list[Wanted]:
-    if row.tenant.state != TenantState.ACTIVE:
-        return []
-    return [
-        Wanted(row.tenant_id, row.id, row.name, row.device, traffic.version_id, row.max_batch)
-        for traffic in row.traffic.all()
-        if traffic.version.state == ModelVersion.State.READY
-    ]
-
-
 def order(wanted: Wanted) -> Order:
-    """Key, file and signature of a version; StrongroomError or vault.ArtefactCorrupt where they cannot be had."""
+    """Key, file and signature of a version. NotFound, Gone, Unavailable; vault's ArtefactCorrupt and ColumnCorrupt."""
     with scope.tenant(wanted.tenant, write=False):
-        version = ModelVersion.objects.select_related("artefact__tenant_key").get(id=wanted.version)
-        artefact = version.artefact
-        if artefact is None:
-            raise StrongroomError("the version has no artefact", code="not_found")
+        rows = ModelVersion.objects.select_related("artefact__tenant_key").defer("evaluation", "reasons")
+        version = rows.filter(id=wanted.version).first()
+        artefact = None if version is None else version.artefact
+        if version is None or artefact is None:
+            raise NotFound("the version or its artefact is gone")
         key = bytearray(vault.data_key(artefact))
         return Order(
             artefact=artefact.id,
@@ -153,7 +160,8 @@ def _save(row: Deployment, report: Report, node: str) -> None:
     mine = Replica.objects.filter(deployment=row, node=node)
     if report.state == State.STOPPED:
         mine.delete()
-        if row.state == State.DRAINING and not Replica.objects.filter(deployment=row).exists():
+        alive = timezone.now() - timedelta(seconds=SILENT_SECONDS)
+        if row.state == State.DRAINING and not Replica.objects.filter(deployment=row, beat_at__gt=alive).exists():
             services.stopped(row)
         return
     Replica.objects.update_or_create(

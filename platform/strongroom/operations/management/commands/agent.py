@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from sandbox import SandboxError
-from strongroom.deployments.agent import Agent, AgentRunning
+from sandbox import Mode, SandboxError
+from strongroom.deployments.agent import Agent, AgentRefused
 from strongroom.deployments.cells import CellLost, Conditions
 
 MEMORY_BYTES = 2 << 30
@@ -25,11 +25,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         environment = settings.ENVIRONMENT
         threads = max(1, environment.number("threads_per_cell"))
-        conditions = Conditions(memory_bytes=_memory_bytes(), threads=threads, mode=environment.sandbox)
+        mode = cast(Mode, environment.sandbox)  # one of its three values, or settings would not have loaded
+        conditions = Conditions(memory_bytes=_memory_bytes(), threads=threads, mode=mode)
         parent = Path(environment.runtime).resolve() if environment.runtime else None
         try:
             asyncio.run(_run(Agent(environment.home_path, conditions, parent=parent)))
-        except AgentRunning as error:
+        except AgentRefused as error:
             raise CommandError(str(error)) from None
         except (SandboxError, CellLost) as error:
             raise CommandError(f"no cell can be started: {error}") from None
