@@ -123,16 +123,24 @@ def test_a_model_that_is_not_loaded_is_said_to_be_loading(mlp_cell: Cell, edge: 
 
 
 def test_unloading_frees_the_name_and_loading_again_serves_it(mlp_cell: Cell, edge: Connection) -> None:
+    mlp_cell.agent.send(protocol.UNLOAD, {"model": "mlp", "version": "1"})
+    assert mlp_cell.agent.frame().fields() == {"unloaded": True}
+    edge.infer("mlp", {"x": np.zeros((1, 64), "f4")})
+    assert edge.frame().fields()["code"] == "model_loading"
+    mlp_cell.load("mlp", *graphs.mlp())
+    edge.infer("mlp", {"x": np.zeros((1, 64), "f4")})
+    assert outputs_of(edge.frame())
+
+
+def test_the_garbage_collection_behind_an_unload_leaves_the_listening_socket_alone(mlp_cell: Cell) -> None:
     for version in ("2", "3", "4"):
+        connection = mlp_cell.connect()
+        connection.infer("mlp", {"x": np.zeros((1, 64), "f4")})
+        assert outputs_of(connection.frame())
+        connection.close()
         mlp_cell.load("mlp", *graphs.mlp(), version=version)
         mlp_cell.agent.send(protocol.UNLOAD, {"model": "mlp", "version": version})
         assert mlp_cell.agent.frame().fields() == {"unloaded": True}
-        edge.infer("mlp", {"x": np.zeros((1, 64), "f4")}, version=version)
-        assert edge.frame().fields()["code"] == "model_loading"
-        fresh = mlp_cell.connect()  # the garbage collection behind an unload has left the listening socket alone
-        fresh.infer("mlp", {"x": np.zeros((1, 64), "f4")})
-        assert outputs_of(fresh.frame())
-        fresh.close()
 
 
 def test_a_model_is_described_by_its_signature(mlp_cell: Cell, edge: Connection) -> None:
