@@ -25,6 +25,11 @@ from strongroom.tenants import services as tenants
 from strongroom.tenants.models import Tenant, TenantState
 
 SHORT = ("check", "import", "predict")
+TRIES = 3
+
+
+class Overtaken:
+    """Another worker was first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +44,16 @@ class Taker:
 
 def claim(taker: Taker) -> tuple[Job, Attempt] | None:
     """The next job, now running under this worker's lease and a fresh fence; None where nothing may start."""
-    for tenant_id, job_id in _candidates(taker):
-        with scope.tenant(tenant_id):
-            if (taken := _take(taker, tenant_id, job_id)) is not None:
+    for _ in range(TRIES):
+        overtaken = False
+        for tenant_id, job_id in _candidates(taker):
+            with scope.tenant(tenant_id):
+                taken = _take(taker, job_id)
+            if isinstance(taken, tuple):
                 return taken
+            overtaken = overtaken or taken is Overtaken
+        if not overtaken:
+            return None
     return None
 
 
@@ -69,11 +80,14 @@ def _candidates(taker: Taker) -> list[tuple[UUID, UUID]]:
     return [(tenant_id, job_id) for tenant_id, job_id, _, _ in ordered]
 
 
-def _take(taker: Taker, tenant_id: UUID, job_id: UUID) -> tuple[Job, Attempt] | None:
+def _take(taker: Taker, job_id: UUID) -> tuple[Job, Attempt] | type[Overtaken] | None:
+    """The job; Overtaken where another worker was first; None where the tenant's limit holds it."""
     # The tenant's row is locked, so that two workers cannot both take the last job that the limit allows.
-    tenant = Tenant.objects.select_for_update(no_key=True).get(id=tenant_id)
+    tenant = Tenant.objects.select_for_update(no_key=True).get(id=scope.tenant_id())
     job = Job.objects.filter(id=job_id, state=State.QUEUED).first()
-    if job is None or (job.kind not in SHORT and _running_long() >= tenants.limits(tenant)["max_running_jobs"]):
+    if job is None:
+        return Overtaken
+    if job.kind not in SHORT and _is_full(tenant):
         return None
     try:
         move(
@@ -88,9 +102,11 @@ def _take(taker: Taker, tenant_id: UUID, job_id: UUID) -> tuple[Job, Attempt] | 
             not_before=None,
         )
     except Moved:
-        return None
+        return Overtaken
     return job, Attempt.objects.create(job=job, number=job.attempt, worker=taker.worker)
 
 
-def _running_long() -> int:
-    return Job.objects.filter(state=State.RUNNING).exclude(kind__in=SHORT).count()
+def _is_full(tenant: Tenant) -> bool:
+    limit = tenants.limits(tenant)["max_running_jobs"]
+    running = Job.objects.filter(state=State.RUNNING).exclude(kind__in=SHORT).count()
+    return limit is not None and running >= limit

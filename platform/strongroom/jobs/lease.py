@@ -53,7 +53,7 @@ class Lease:
                 self._look()
                 self._looked = now
         except (DatabaseError, InterfaceError) as error:
-            self._endure(error)
+            self.endure(error)
         if self._cancel:
             return "cancel"
         return "drain" if self._stop.is_set() else None
@@ -70,8 +70,10 @@ class Lease:
         self._cancel = row[0] is not None
         self.job.cancel_requested_at = row[0]
 
-    def _endure(self, error: Exception) -> None:
+    def endure(self, error: Exception) -> None:
+        """Something that is needed is away; Moved once the lease has run out without a renewal."""
         if time.monotonic() - self._renewed >= self._lease_seconds:
             raise Moved from error
-        logger.warning("the database does not answer (%s); holding the job by its lease", type(error).__name__)
-        connections.close_all()  # of this thread: the next try connects afresh
+        logger.warning("job %s: %s; holding it by its lease", self.job.id, type(error).__name__)
+        if isinstance(error, DatabaseError | InterfaceError):
+            connections.close_all()  # of this thread: the next try connects afresh

@@ -82,13 +82,14 @@ class Recorder:
         now = time.monotonic()
         if now - self._flushed < FLUSH_SECONDS or not (self._fields or self._events or self._lines):
             return
+        self._flushed = now
         with scope.tenant(self._job.tenant_id):
             self.write(used)
         self._lease.renewed(now)
-        self._flushed = now
+        self.written()
 
     def write(self, used: Usage, *, final: bool = False) -> None:
-        """The same inside the caller's transaction."""
+        """The same inside the caller's transaction; `written` follows its commit."""
         write(self._job, lease_until=self._lease.until, usage=self.usage(used), **self._fields)
         Event.objects.bulk_create(self._events)
         LogLine.objects.bulk_create(self._lines)
@@ -96,6 +97,9 @@ class Recorder:
             seconds, peak_bytes = used
             own = {"core_seconds": round(seconds, 3), "peak_memory_bytes": peak_bytes}
             Attempt.objects.filter(job=self._job, number=self._job.attempt).update(usage=own, device=self._job.device)
+
+    def written(self) -> None:
+        """What was told is committed."""
         self._fields, self._events, self._lines = {}, [], []
 
     def _add_event(self, kind: str, data: dict[str, Any]) -> None:
