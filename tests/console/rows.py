@@ -1,4 +1,4 @@
-"""A tenant with something of every kind, made through the rooms' doors. Each name and text holds the tenant's marker."""
+"""A tenant with something of every kind, made by the rooms' doors; each name and text holds the tenant's marker."""
 
 from __future__ import annotations
 

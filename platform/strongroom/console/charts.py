@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 POINTS = 300  # of a line: more than a screen has room for
-PARTS = ("train", "validation", "test")
+PARTS = ("train", "validation")  # the test part is judged once, at the end
 Line = list[tuple[float, float]]
 
 
@@ -20,10 +20,7 @@ def curves(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Line]]:
         part, _, metric = event["name"].partition("/")
         if part in PARTS and event.get("epoch") is not None:
             found.setdefault(metric, {}).setdefault(part, []).append((event["epoch"], event["value"]))
-    return {
-        metric: {part: thinned(lines[part]) for part in PARTS if len(lines.get(part, ())) > 1 or part != "test"}
-        for metric, lines in found.items()
-    }
+    return {metric: {part: thinned(lines[part]) for part in PARTS if part in lines} for metric, lines in found.items()}
 
 
 def thinned(line: Line) -> Line:

@@ -116,8 +116,8 @@ class TenantAdmin(ClosedAdmin):
         return self.object_page(request, obj)
 
     def object_page(self, request: HttpRequest, obj: Any, status: int = 200, **context: Any) -> TemplateResponse:
-        shown = self.object_context(request, obj)
-        return self.page(request, str(self.object_template), str(obj), status, object=obj, **shown, **context)
+        shown = self.object_context(request, obj) | context
+        return self.page(request, str(self.object_template), str(obj), status, object=obj, **shown)
 
     def object_context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         return {}

@@ -12,7 +12,7 @@ from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.db.models import Count, Q, Sum
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.template.response import TemplateResponse
 from unfold.decorators import display
 
@@ -117,8 +117,9 @@ class JobsAdmin(OwnedAdmin):
     slug, list_title = "jobs", "Jobs"
     columns = ("tenant", "kind", "state", "attempt", "queue", "worker", "progress", "error_code", "created_at")
     list_display = (
-        "shown_id", "shown_tenant", "kind", "shown_state", "shown_progress", "attempt", "queue", "worker", "error_code", "shown_created",
-    )  # fmt: skip
+        *("shown_id", "shown_tenant", "kind", "shown_state", "shown_progress"),
+        *("attempt", "queue", "worker", "error_code", "shown_created"),
+    )
     list_filter = ("state", "kind", "tenant")
 
     @admin.display(description="job")

@@ -14,7 +14,6 @@ from django.utils import timezone
 from strongroom.access.services import Principal
 from strongroom.datasets import services as datasets
 from strongroom.deployments import services as deployments
-from strongroom.jobs import services as jobs
 from strongroom.jobs.models import Job
 from strongroom.jobs.states import State
 from strongroom.metering.models import Usage

@@ -91,6 +91,7 @@ class ClosedAdmin(ModelAdmin):
     slug: str
     list_title: str
     change_list_template = "console/list.html"
+    list_before_template = "console/list_before.html"
     view_on_site = False
     actions = None
     list_per_page = 50

@@ -29,6 +29,7 @@ class ServingForm(DocumentForm):
     decimals = whole("Decimals shown", help="Fewer tell less about the model; empty: all.")
     scores = flag("Show every class's score", initial=True)
 
+    wide = frozenset({"version"})
     pointers = {
         "/name": "name",
         "/versions": "version",

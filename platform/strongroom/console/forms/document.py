@@ -23,6 +23,7 @@ class DocumentForm(forms.Form):
 
     pointers: ClassVar[Mapping[str, str]] = {}
     overflow: ClassVar[str | None] = None
+    wide: ClassVar[frozenset[str]] = frozenset()  # fields that take a line of their own
     use_required_attribute = False
     document: dict[str, Any]
     _unreadable: frozenset[str] = frozenset()

@@ -14,15 +14,15 @@ from strongroom.datasets.models import DatasetVersion
 from strongroom.errors import FieldError, Invalid
 from strongroom.jobs import services as jobs
 
-TASKS = [("classification", "classification: one of several classes"), ("regression", "regression: a number")]
+TASKS = [("classification", "classification"), ("regression", "regression")]
 MODELS = [
     ("lenet", "lenet: small convolutional network, for images"),
     ("mlp", "mlp: fully connected, for tables and images"),
     ("linear", "linear: one layer, the honest baseline"),
 ]
-LOSSES = [("auto", "auto: what fits the task"), ("cross_entropy", "cross-entropy"), ("mse", "mean squared error")]
+LOSSES = [("auto", "what fits the task"), ("cross_entropy", "cross-entropy"), ("mse", "mean squared error")]
 OPTIMIZERS = [("sgd", "SGD"), ("adamw", "AdamW")]
-SPLITS = [("stratified", "stratified: each class in proportion"), ("random", "random")]
+SPLITS = [("stratified", "stratified"), ("random", "random")]
 CHOICES = 500  # data set versions to choose from: the newest; any other one by the advanced box
 
 
@@ -43,7 +43,7 @@ class TrainingForm(DocumentForm):
     epochs = whole("Epochs", initial=25)
     batch_size = whole("Batch size", initial=4)
 
-    split = choice("Split", SPLITS)
+    split = choice("Split", SPLITS, help="Stratified keeps the classes' proportions.")
     train_part = number("Training part", initial=0.7)
     validation_part = number("Validation part", initial=0.15)
     test_part = number("Test part", initial=0.15)
@@ -60,11 +60,12 @@ class TrainingForm(DocumentForm):
     )
 
     groups = (
-        ("What to learn", ("name", "dataset", "target", "task")),
+        ("What to learn", ("dataset", "name", "task", "target")),
         ("With what", ("model", "loss", "optimizer", "lr", "momentum", "epochs", "batch_size")),
-        ("How to judge", ("split", "train_part", "validation_part", "test_part", "seed")),
+        ("How to judge", ("split", "seed", "train_part", "validation_part", "test_part")),
         ("And then", ("register_as", "deploy_to")),
     )
+    wide = frozenset({"dataset", "model"})
     overflow = "advanced"
     pointers = {
         "/name": "name",

@@ -52,6 +52,8 @@ class KeyForm(DocumentForm):
         "Networks", rows=3, help="Addresses that it may be used from, a line each, such as 10.0.0.0/8. Empty: all."
     )
 
+    field_order = ["name", "expires_at"]
+    wide = frozenset({"allowed_networks"})
     pointers = {
         "/name": "name",
         "/scopes": "scopes",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from django.contrib import admin
 
+from strongroom import ids
 from strongroom.audit.models import Entry
 from strongroom.console.members import TenantAdmin
 from strongroom.console.templatetags.console import ago
 from strongroom.rest.bodies import MAKER_PREFIX
-from strongroom import ids
 
 
 class AuditAdmin(TenantAdmin):

@@ -78,13 +78,16 @@ class ModelVersionAdmin(TenantAdmin):
         scopes = principal_of(request).scopes
         signature = document["signature"] or {}
         evaluation = document["evaluation"] or {}
+        job = jobs.jobs().filter(id=obj.job_id).first() if obj.job_id and "jobs:read" in scopes else None
+        dataset = self._dataset(obj) if "datasets:read" in scopes else None
+        linked = ({"job"} if job else set()) | ({"dataset", "dataset_version"} if dataset else set())
         return {
             "document": document,
-            "headline": headline(obj.metrics),
+            "lineage": [(name, value) for name, value in obj.lineage.items() if name not in linked],
+            "job": job,
+            "dataset": dataset,
             "metrics": by_part(obj.metrics),
             "matrix": shaded(evaluation.get("confusion"), signature.get("classes")),
-            "job": jobs.jobs().filter(id=obj.job_id).first() if obj.job_id and "jobs:read" in scopes else None,
-            "dataset": self._dataset(obj) if "datasets:read" in scopes else None,
             "served": list(deployments.live().filter(traffic__version=obj)),
             "deploy_url": self._deploy_url(obj) if "deployments:write" in scopes else None,
             "may_promote": obj.state == ModelVersion.State.READY and obj.stage != ModelVersion.Stage.PRODUCTION,

@@ -1,7 +1,7 @@
 "use strict";
 // A job's curves and its log. Both stand outside the part that htmx swaps each second; a swap brings new points (in a
 // data attribute: htmx drops JSON script tags under allowScriptTags:false) and lines, which are taken over in place.
-const COLOURS = { train: "#94a3b8", validation: "#3b82f6", test: "#f59e0b" };
+const COLOURS = { train: "#94a3b8", validation: "#3b82f6" };
 const charts = new Map();
 
 function themed(name) {
