@@ -198,7 +198,8 @@ class Connection(asyncio.Protocol):
             else:
                 raise ProtocolError(f"kind {kind} is not for this connection")
         except InferenceError as error:
-            self._cell.scheduler.errors += 1
+            if kind == INFER:
+                self._cell.scheduler.errors += 1
             self.refuse(number, error)
 
     def answer(self, request: Request, parts: tuple[Buffer, ...]) -> None:

@@ -192,3 +192,14 @@ def test_only_outputs_of_the_tenant_are_opened_for_the_edge(node: Node) -> None:
     key, *refused = asyncio.run(opened())
     assert (key["type"], len(key["data_key"])) == ("key", 44)
     assert [answer["code"] for answer in refused] == ["not_found", "not_found", "malformed_body"]
+
+
+def test_while_the_keys_are_away_a_deployment_loads_and_once_they_are_back_it_serves(node: Node) -> None:
+    (made,) = deposits.deploy(node, ("acme", "digits"))
+    (node.home / "keys").rename(node.home / "keys-away")
+    node.start("agent")
+    with pytest.raises(StrongroomError) as caught:
+        ask(node, made, "digits", deadline_ms=1500)
+    assert caught.value.code == "model_loading"
+    (node.home / "keys-away").rename(node.home / "keys")
+    assert ask(node, made, "digits").outputs
