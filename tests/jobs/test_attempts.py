@@ -36,7 +36,8 @@ def children() -> list[int]:
     found = []
     for task in Path("/proc/self/task").iterdir():
         for pid in (task / "children").read_text().split():
-            if b"training.run" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"training.run" in command or any(part.endswith(b"/hostile.py") for part in command):
                 found.append(int(pid))
     return found
 

@@ -1,0 +1,240 @@
+"""A job's process that a hostile data set or model has taken over: whatever it says, the job ends properly."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from strongroom.datasets.models import DatasetVersion
+from strongroom.jobs import process, supervise
+from strongroom.jobs.models import Job, LogLine
+from strongroom.jobs.states import State
+from strongroom.registry.models import ModelVersion
+from strongroom.tenants import scope
+from strongroom.vault import keys
+from strongroom.vault.models import Artefact
+from tests.callers import Deposit
+from tests.jobs.test_attempts import children, sealed
+from tests.jobs.work import LEASE_SECONDS, attempts, fresh, submitted, taken, training, worked
+
+HEAD = """
+import base64, json, os, socket, sys, time
+from uuid import UUID, uuid4
+from sealing import Identity, SealWriter, new_data_key, wrap_data_key
+channel = socket.socket(fileno=3)
+data, descriptors, _, _ = socket.recv_fds(channel, 65536, 16)
+start = json.loads(data)
+slots = descriptors[1:]
+def say(type, **fields):
+    channel.send(json.dumps({"type": type, **fields}).encode())
+def seal(kind, content, tenant=start["tenant"], **lies):
+    artefact, key, slot = uuid4(), new_data_key(), slots.pop(0)
+    writer = SealWriter(lambda piece: os.write(slot, piece), key, Identity(UUID(tenant), artefact, kind))
+    writer.write(content)
+    writer.close()
+    wrapped = wrap_data_key(base64.b64decode(start["public_key"]), key, tenant=UUID(tenant), artefact=artefact,
+                            generation=start["generation"])
+    told = {"kind": kind, "artefact": str(artefact), "header_tag": base64.b64encode(writer.header_tag).decode(),
+            "wrapped_data_key": base64.b64encode(wrapped).decode(), "size_bytes": writer.size_bytes, "about": {}}
+    say("sealed", **(told | lies))
+"""
+RESULT = '{"signature": {}, "metrics": {}}'
+
+Run = Callable[[str], Job]
+
+
+@pytest.fixture
+def run(acme: Deposit, digits: DatasetVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """One attempt at a training whose process is this program."""
+
+    def run(program: str, attempts: int = 2) -> Job:
+        path = tmp_path / "hostile.py"
+        path.write_text(HEAD + textwrap.dedent(program))
+        monkeypatch.setattr(process, "COMMAND", (sys.executable, str(path)))
+        submitted(acme, training(resources={"max_attempts": attempts}))
+        return worked()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "",
+        "sys.exit(3)",
+        "channel.send(b'nonsense')",
+        "channel.send(b'{}')",
+        "channel.send(b'[' * 60000)",
+        "channel.send(json.dumps({'type': 'log', 'level': 'info', 'text': 'x' * 70000}).encode())",
+        "say('failed', code='../..', message='', hint=None)",
+        "say('failed', code='drained', message='', hint=None)",
+        "say('failed', code='cancelled', message='', hint=None)",
+        "say('batch', number=0, inputs=[], body='')",
+        "say('progress', fraction='all of it')",
+        "say('sealed', kind='model')",
+        "seal('data', b'x')",
+        "seal('checkpoint', b'x', artefact=str(uuid4()))",
+        "seal('checkpoint', b'x', size_bytes=2)",
+        "seal('checkpoint', b'x', header_tag=base64.b64encode(bytes(32)).decode())",
+        "seal('checkpoint', b'x', artefact=start['inputs'][0]['artefact'])",
+        "seal('checkpoint', b'x', tenant=str(uuid4()))",
+        "seal('model', b'x'); seal('model', b'y')",
+    ],
+)
+def test_what_nobody_understands_is_a_crash_and_the_job_is_tried_again(run: Run, acme: Deposit, program: str) -> None:
+    job = run(program + "\ntime.sleep(60)" if "sys.exit" not in program and program else program)
+    assert job.state == State.QUEUED
+    assert attempts(job) == [(1, "lost")]
+    assert children() == []
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "say('done', result={})",
+        "seal('model', b'onnx'); say('done', result={})",
+        f"seal('model', b'onnx'); seal('result', b'{RESULT}'[:9]); say('done', result={{}})",
+        "seal('model', b'onnx'); seal('result', b'[]'); say('done', result={})",
+        "seal('model', b'onnx'); seal('result', b'{\"signature\": 3}'); say('done', result={})",
+    ],
+)
+def test_a_success_without_its_outputs_is_none(run: Run, acme: Deposit, program: str) -> None:
+    job = run(program)
+    assert (job.state, job.error["code"]) == (State.FAILED, "internal")
+    with scope.tenant(acme.id, write=False):
+        assert not ModelVersion.objects.exists()
+    assert sealed(acme) == ["data"]
+
+
+def test_an_output_of_another_model_s_key_is_corrupt(run: Run, acme: Deposit) -> None:
+    job = run(
+        f"seal('model', b'onnx'); wrong = base64.b64encode(bytes(1168)).decode()\n"
+        f"seal('result', b'{RESULT}', wrapped_data_key=wrong); say('done', result={{}})"
+    )
+    assert (job.state, job.error["code"]) == (State.FAILED, "artefact_corrupt")
+    assert sealed(acme) == ["data"]
+
+
+def test_a_version_that_the_process_rejects_is_kept_with_its_reasons(run: Run, acme: Deposit) -> None:
+    rejected = "say('done', result={'state': 'rejected', 'reasons': ['worse than the baseline']})"
+    job = run(f"seal('model', b'onnx'); seal('result', b'{RESULT}'); {rejected}")
+    assert (job.state, job.result["state"]) == (State.SUCCEEDED, "rejected")
+    with scope.tenant(acme.id, write=False):
+        assert ModelVersion.objects.get().reasons == ["worse than the baseline"]
+
+
+def test_a_process_that_does_not_hear_a_cancel_is_killed(
+    run: Run, acme: Deposit, digits: DatasetVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = run("sys.exit(3)")
+    assert asked.state == State.QUEUED
+    Path(process.COMMAND[1]).write_text(HEAD + "say('ready', device='cpu', sandbox='none')\ntime.sleep(60)\n")
+    job, attempt = taken()
+    with scope.tenant(acme.id):
+        Job.objects.filter(id=job.id).update(cancel_requested_at=timezone.now())
+    supervise.supervise(job, attempt, threading.Event(), LEASE_SECONDS)
+    assert fresh(job).state == State.CANCELLED
+    assert children() == []
+
+
+def test_a_process_that_does_not_hear_a_drain_is_killed_and_the_job_handed_back(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "DRAIN_SECONDS", 0.5)
+    assert run("sys.exit(3)").state == State.QUEUED
+    Path(process.COMMAND[1]).write_text(HEAD + "time.sleep(60)\n")
+    job, attempt = taken()
+    stop = threading.Event()
+    stop.set()
+    supervise.supervise(job, attempt, stop, LEASE_SECONDS)
+    assert attempts(job) == [(1, "lost"), (2, "drained")]
+
+
+def test_a_flood_of_lines_is_cut_off_and_the_job_goes_on(run: Run, acme: Deposit) -> None:
+    job = run("for _ in range(12000): say('log', level='info', text='x')\nsay('failed', code='diverged', message='m')")
+    assert (job.state, job.error["code"]) == (State.FAILED, "diverged")
+    with scope.tenant(acme.id, write=False):
+        assert 0 < LogLine.objects.count() <= 10_000
+
+
+def test_texts_of_a_defect_of_ours_are_not_shown(run: Run) -> None:
+    job = run("say('failed', code='internal', message='a secret', hint='another')")
+    assert job.error["code"] == "internal"
+    assert "secret" not in str(job.error)
+
+
+def test_a_checkpoint_is_kept_with_the_one_before_it(run: Run, acme: Deposit) -> None:
+    job = run(
+        """
+        for step in range(4):
+            seal("checkpoint", b"state %d" % step, about={"step": step})
+            _, fresh, _, _ = socket.recv_fds(channel, 65536, 1)
+            slots.extend(fresh)
+        """
+    )
+    assert attempts(job) == [(1, "lost")]
+    with scope.tenant(acme.id, write=False):
+        attempt = job.attempts.select_related("checkpoint_artefact", "previous_artefact").get()
+        assert attempt.checkpoint_step == 3
+        kept = {attempt.checkpoint_artefact_id, attempt.previous_artefact_id}
+        there = Artefact.objects.filter(kind="checkpoint", state="sealed").values_list("id", flat=True)
+        assert set(there) == kept
+        assert len(kept) == 2
+
+
+def test_where_the_last_checkpoint_is_damaged_the_one_before_it_stands_in(run: Run, acme: Deposit, home: Path) -> None:
+    first = run(
+        """
+        for step in range(2):
+            seal("checkpoint", b"state %d" % step, about={"step": step})
+            _, fresh, _, _ = socket.recv_fds(channel, 65536, 1)
+            slots.extend(fresh)
+        """
+    )
+    with scope.tenant(acme.id, write=False):
+        attempt = first.attempts.get()
+        previous = attempt.previous_artefact_id
+        (home / "objects" / str(acme.id) / str(attempt.checkpoint_artefact_id)).unlink()
+        prepared = supervise.prepare(Job.objects.get(id=first.id))
+    for slot in prepared.slots:
+        slot.discard()
+    process.close(prepared.descriptors)
+    assert prepared.packet["resume"]["artefact"] == str(previous)
+
+
+def test_while_the_keys_are_away_a_running_job_goes_on(run: Run, acme: Deposit, home: Path) -> None:
+    """Its log waits; its result is taken over when the keys are back."""
+
+    def take_away() -> None:
+        while not children():
+            time.sleep(0.02)
+        (home / "keys").rename(home / "elsewhere")
+        keys.forget(acme.id)
+        time.sleep(3)
+        (home / "elsewhere").rename(home / "keys")
+
+    thread = threading.Thread(target=take_away)
+    thread.start()
+    job = run(
+        f"""
+        time.sleep(1)
+        say("log", level="info", text="while the keys were away")
+        seal("checkpoint", b"state", about={{"step": 1}})
+        seal("model", b"onnx")
+        slots.extend(socket.recv_fds(channel, 65536, 1)[1])
+        seal("result", b'{RESULT}')
+        say("done", result={{}})
+        """
+    )
+    thread.join()
+    assert job.state == State.SUCCEEDED, job.error
+    with scope.tenant(acme.id, write=False):
+        assert [line.text for line in LogLine.objects.all()] == ["while the keys were away"]
+    assert attempts(job) == [(1, "succeeded")]
