@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference import protocol
-from inference.batching import Model, Plan, Request, Waiting
+from inference.requests import Model, Plan, Request, Waiting
 from tests.inference import graphs
 from tests.inference.cells import Cell, Connection, outputs_of
 
