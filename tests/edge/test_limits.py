@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,7 +19,7 @@ from strongroom.errors import LimitReached
 TENSOR = Tensor("x", "FP32", (-1, 2))
 
 
-def served(**changes: object) -> Served:
+def served(**changes: Any) -> Served:
     tenant, version = uuid4(), uuid4()
     found = Served(
         tenant_id=tenant,

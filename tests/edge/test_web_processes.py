@@ -16,6 +16,13 @@ from tests.nodes import Node
 pytestmark = pytest.mark.slow
 
 
+LATER = """
+from strongroom import ids
+from strongroom.jobs.models import Job
+answer = ids.text("job", Job.objects.create(kind="train", name="later", spec_sha256="").id)
+"""
+
+
 def servers(node: Node) -> list[int]:
     """The pids of the server processes below `web`."""
     children = Path(f"/proc/{node.pid('web')}/task/{node.pid('web')}/children").read_text().split()
@@ -65,17 +72,27 @@ def test_a_stop_answers_what_is_in_flight_and_takes_nothing_more() -> None:
         house.tenant("alpha")
         node.start("web")
         found: list[Answer] = []
-        program = """
-from strongroom import ids
-from strongroom.jobs.models import Job
-answer = ids.text("job", Job.objects.create(kind="train", name="later", spec_sha256="").id)
-"""
-        job = house.shell("alpha", program)
+        job = house.shell("alpha", LATER)
         caller = threading.Thread(target=lambda: found.append(house.get(f"/api/v1/jobs/{job}", Prefer="wait=3")))
         caller.start()
         time.sleep(0.7)
         assert node.stop("web") == 0
         caller.join()
+        assert [answer.status for answer in found] == [200]
+
+
+def test_a_stop_ends_open_streams_at_once() -> None:
+    with Node() as node:
+        house = House(node)
+        house.tenant("alpha")
+        node.start("web")
+        job = house.shell("alpha", LATER)
+        found: list[Answer] = []
+        reader = threading.Thread(target=lambda: found.append(house.get(f"/api/v1/jobs/{job}/events")))
+        reader.start()
+        time.sleep(0.7)
+        assert node.stop("web", seconds=10) == 0
+        reader.join()
         assert [answer.status for answer in found] == [200]
 
 

@@ -9,8 +9,10 @@ Knows no HTTP, no JSON and no database; a face reads and writes, snapshot.py kno
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,10 @@ class Raw:
 
 
 Inputs = dict[str, Array] | Raw
+
+LARGE_BYTES = 256 * 1024
+HEARSAY_SECONDS = 1.5  # over twice the interval of the generations
+POLL_SECONDS = 0.02
 
 ENGINES = Engines(settings.ENVIRONMENT.home_path)
 
@@ -65,15 +71,21 @@ async def predict(
     *,
     version: str | None = None,
     deadline_ms: int | None = None,
+    is_large: bool = False,
 ) -> Result:
-    """`read` turns the face's request into inputs once it is known what they are for; what it raises, it raises."""
+    """`read` turns the face's request into inputs once it is known what they are for; what it raises, it raises.
+
+    A large request is read in a thread, so that the loop goes on with the others.
+    """
+    began = monotonic()
     served = await resolve(principal, name, version)
-    if served.before is not None and version is None:
-        served = _loaded(served)
+    if not _is_loaded(served):
+        served = await _settled(served, principal, name, version)
     LIMITS.enter(served)
     try:
-        deadline = min(deadline_ms or served.deadline_ms, served.deadline_ms)
-        answer = await _ask(principal, served, read(served), deadline)
+        deadline = min(deadline_ms or served.deadline_ms, served.deadline_ms) - int((monotonic() - began) * 1000)
+        inputs = await asyncio.to_thread(read, served) if is_large else read(served)
+        answer = await _ask(principal, served, inputs, max(1, deadline))
     except BaseException:
         METER.count(served.tenant_id, served.deployment_id, served.version_id, principal.id, failed=True)
         raise
@@ -92,12 +104,21 @@ async def predict(
     return Result(served, answer.outputs, items, answer.queue_us, answer.compute_us)
 
 
-def _loaded(served: Served) -> Served:
-    """The version before, while the new one is being loaded: a switch costs no request."""
-    before = served.before
-    if before is None or ENGINES.is_ready(served.tenant, served.name, served.engine_version):
-        return served
-    return before if ENGINES.is_ready(before.tenant, before.name, before.engine_version) else served
+def _is_loaded(served: Served) -> bool:
+    return ENGINES.is_ready(served.tenant, served.name, served.engine_version)
+
+
+async def _settled(served: Served, principal: Principal, name: str, version: str | None) -> Served:
+    """A version that is not loaded: while it loads, the one before serves on. And where it is gone already because it
+    was switched a moment ago, this process hears of that within the time that the generations take."""
+    ends = monotonic() + HEARSAY_SECONDS
+    while not _is_loaded(served) and monotonic() < ends:
+        if served.before is not None and version is None and _is_loaded(served.before):
+            return served.before
+        ENGINES.targets.ask(served.tenant, served.name)
+        await asyncio.sleep(POLL_SECONDS)
+        served = await resolve(principal, name, version)
+    return served
 
 
 async def resolve(principal: Principal, name: str, version: str | None = None, scope: str = "predict") -> Served:

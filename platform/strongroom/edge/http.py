@@ -6,6 +6,7 @@ on slow senders are the server's (edge/server.py), which sees the socket.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from itertools import islice
@@ -108,6 +109,11 @@ class Request:
             if not message.get("more_body"):
                 return
 
+    async def gone(self) -> None:
+        """Ends when the caller goes away, after the body was read."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
     def check_length(self, limit: int) -> None:
         """TooLarge where Content-Length alone says so."""
         if (length := self.headers.get(b"content-length")) is not None and int(length) > limit:
@@ -185,7 +191,7 @@ class Answer:
 
 
 class Stream(Answer):
-    """An answer of many pieces, of unknown length or of one told in `headers`."""
+    """An answer of many pieces, of unknown length or of one told in `headers`. Ends where nobody reads any more."""
 
     __slots__ = ("pieces",)
 
@@ -198,9 +204,15 @@ class Stream(Answer):
     async def send(self, send: Send, request: Request) -> None:
         headers = [(b"content-type", self.media_type), (b"x-request-id", request.id.encode()), *self.headers]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        async with aclosing(self.pieces) as pieces:
-            async for piece in pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        gone = asyncio.ensure_future(request.gone())
+        try:
+            async with aclosing(self.pieces) as pieces:
+                async for piece in pieces:
+                    if gone.done():
+                        return
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        finally:
+            gone.cancel()
         await send({"type": "http.response.body", "body": b""})
 
 

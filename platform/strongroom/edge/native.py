@@ -6,6 +6,8 @@ the cell, never here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -24,11 +26,9 @@ MAX_BODY_BYTES = settings.ENVIRONMENT.number("max_body_bytes")
 async def predict(request: http.Request, name: str) -> http.Answer:
     principal = principals.known(request) or await principals.of(request)
     body = await request.body(MAX_BODY_BYTES)
-    media_type = request.headers.get(b"content-type", b"")
-    if media_type == http.JSON:
-        result = await core.predict(principal, name, lambda served: read_json(body, served))
-    else:
-        result = await core.predict(principal, name, lambda served: _read(request, body, served))
+    is_json = request.headers.get(b"content-type") == http.JSON
+    read: Callable[[Served], core.Inputs] = partial(read_json, body) if is_json else partial(_read, request, body)
+    result = await core.predict(principal, name, read, is_large=len(body) > core.LARGE_BYTES)
     return http.Answer(200, orjson.dumps(document(result), option=orjson.OPT_SERIALIZE_NUMPY))
 
 

@@ -70,7 +70,10 @@ async def infer(request: http.Request, name: str, version: str | None = None) ->
         raise Malformed("a compressed body is not taken in this version: send it as it is")
     body = await request.body(MAX_BODY_BYTES)
     asked = Asked(body)
-    result = await core.predict(principal, name, asked.read, version=version, deadline_ms=asked.deadline_ms)
+    is_large = len(body) > core.LARGE_BYTES
+    result = await core.predict(
+        principal, name, asked.read, version=version, deadline_ms=asked.deadline_ms, is_large=is_large
+    )
     return http.Answer(200, orjson.dumps(asked.answer(result), option=orjson.OPT_SERIALIZE_NUMPY))
 
 

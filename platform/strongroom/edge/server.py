@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 HEAD_SECONDS = 15.0  # for a request's head, and for a fresh connection's first byte
 STALL_SECONDS = 20.0  # a body must bring STALL_BYTES in each such span
 STALL_BYTES = 16 * 1024
+READ_SECONDS = 60.0  # for a caller to take what waits to be sent
 IDLE_SECONDS = 75  # between requests of one connection
 STOP_SECONDS = 20  # for requests in flight at the end
 MAX_HEAD_BYTES = 1 << 20  # what may arrive before a head is complete: a read may bring up to 256 KiB of body with it
@@ -40,6 +41,7 @@ class TimedProtocol(HttpToolsProtocol):
         self.in_body = False
         self.head_bytes = 0
         self.span_bytes = 0
+        self.paused_since = 0.0
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -68,8 +70,19 @@ class TimedProtocol(HttpToolsProtocol):
         self.waiting_since = 0.0
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        self.paused_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.paused_since = 0.0
+        super().resume_writing()
+
     def sweep(self, now: float) -> None:
-        """Closes the connection where its sender is too slow; our own back pressure is not held against it."""
+        """Closes the connection where its caller is too slow; our own back pressure is not held against it."""
+        if self.paused_since and now - self.paused_since > READ_SECONDS:
+            self.transport.abort()
+            return
         if not self.waiting_since:
             return
         elapsed = now - self.waiting_since
@@ -110,7 +123,15 @@ def write_whole(cycle: RequestResponseCycle, status: int, headers: Sequence[tupl
 
 
 class Server(uvicorn.Server):
-    """One web process's server; a sweep each second beside its own tick."""
+    """One web process's server; a sweep each second beside its own tick. `stopping` is called when a stop begins."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None] = lambda: None) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
@@ -127,7 +148,7 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
-def serve(application: Callable[..., Any], listener: socket.socket) -> None:
+def serve(application: Callable[..., Any], listener: socket.socket, stopping: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT; then requests in flight are answered and the socket is closed."""
     config = uvicorn.Config(
         application,
@@ -144,14 +165,14 @@ def serve(application: Callable[..., Any], listener: socket.socket) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     _tame_the_collector()
-    Server(config).run(sockets=[listener])
+    Server(config, stopping).run(sockets=[listener])
 
 
 def _tame_the_collector() -> None:
     """What is loaded by now lives as long as the process: a third of a prediction's time went into walking it."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(50_000, 20, 50)
 
 
 def listen(host: str, port: int, backlog: int = 2048) -> socket.socket:

@@ -22,7 +22,7 @@ from strongroom import ids
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
 from strongroom.edge import database, http, principals
-from strongroom.errors import Malformed, NotFound, Unavailable
+from strongroom.errors import LimitReached, Malformed, NotFound
 from strongroom.jobs import services as jobs
 from strongroom.jobs.models import Event, Job
 from strongroom.jobs.states import TERMINAL
@@ -82,8 +82,11 @@ class Watched:
     def saw(self, mark: Mark) -> None:
         if mark != self.mark:
             self.mark = mark
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self.wake()
+
+    def wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def change(self, seen: Mark | None, seconds: float) -> Mark | None:
         """The mark once it is another than `seen`, or the same after `seconds`."""
@@ -97,6 +100,7 @@ class Watches:
     """All watched rows of this process. Everything but `_read` runs on the event loop."""
 
     def __init__(self) -> None:
+        self.ending = False  # the process stops: nobody waits any longer
         self._rows: dict[Row, Watched] = {}
         self._wanted: asyncio.Event | None = None
 
@@ -117,9 +121,15 @@ class Watches:
         """Whether the row is done within `seconds`."""
         deadline = monotonic() + seconds
         with self.watching(row) as watched:
-            while not watched.done and (left := deadline - monotonic()) > 0:
+            while not watched.done and not self.ending and (left := deadline - monotonic()) > 0:
                 await watched.change(watched.mark, left)
             return watched.done
+
+    def end(self) -> None:
+        """Who waits is answered with what is so far, and streams end: the callers come again."""
+        self.ending = True
+        for watched in self._rows.values():
+            watched.wake()
 
     async def poll(self) -> None:
         """The poller: for the whole life of the process."""
@@ -316,7 +326,7 @@ async def events(request: http.Request, id: str) -> http.Answer:
     if job_id is None or not await database.run(_exists, principal.tenant_id, job_id):
         raise NotFound(f"there is no job {id!r}")
     if _streams >= MAX_STREAMS:
-        raise Unavailable(f"this process streams to {MAX_STREAMS} callers already", code="draining")
+        raise LimitReached(f"{MAX_STREAMS} streams are open already; try again", code="concurrency_limited")
     headers = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
     return http.Stream(_stream(request, principal.tenant_id, job_id, last), b"text/event-stream", headers)
 
@@ -338,7 +348,7 @@ def _exists(tenant_id: UUID, job_id: UUID) -> bool:
 async def _stream(request: http.Request, tenant_id: UUID, job_id: UUID, last: int) -> AsyncGenerator[bytes]:
     global _streams
     _streams += 1
-    gone = asyncio.ensure_future(_gone(request))
+    gone = asyncio.ensure_future(request.gone())
     try:
         with WATCHES.watching(Row("job", job_id)) as watched:
             async for piece in _events(watched, tenant_id, last, gone):
@@ -352,7 +362,7 @@ async def _events(watched: Watched, tenant_id: UUID, last: int, gone: asyncio.Fu
     seen: Mark | None = None
     spoken = heard = monotonic()
     yield b": stream\n\n"
-    while not gone.done():
+    while not gone.done() and not WATCHES.ending:
         mark = await watched.change(seen, 1.0)
         now = monotonic()
         if mark != seen and mark is not None:
@@ -397,9 +407,3 @@ def _whole(job_id: UUID, data: dict[str, Any]) -> dict[str, Any]:
         return data
     document = jobs.document(Job.objects.get(id=job_id), spec=False)
     return data | {name: document[name] for name in ("result", "error") if document[name] is not None}
-
-
-async def _gone(request: http.Request) -> None:
-    """Ends when the caller goes away."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

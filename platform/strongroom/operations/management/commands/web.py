@@ -61,9 +61,9 @@ def _listen(bind: str, port: int) -> socket.socket:
 
 def _serve(listener: socket.socket) -> None:
     from strongroom.asgi import application
-    from strongroom.edge import server
+    from strongroom.edge import server, watch
 
-    server.serve(application, listener)
+    server.serve(application, listener, stopping=watch.WATCHES.end)
 
 
 def _die_with(parent: int | None) -> None:
