@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -16,6 +17,7 @@ from strongroom.rest.views import ResourceView
 from tests.callers import Api, Deposit
 
 NAMES = {"name": "nothing", "version": "1"}
+NOBODYS = UUID("01999999-9999-7999-8999-999999999999")  # the same in every process of pytest-xdist
 
 
 def operations() -> Iterator[tuple[str, str, str]]:
@@ -37,7 +39,7 @@ def operations() -> Iterator[tuple[str, str, str]]:
 
 def _made_up(converter: str | None, name: str) -> str:
     if converter and converter.endswith("_id"):
-        return ids.text(converter.removesuffix("_id"), ids.new())
+        return ids.text(converter.removesuffix("_id"), NOBODYS)
     return NAMES[name]
 
 
