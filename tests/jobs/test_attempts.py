@@ -18,15 +18,17 @@ from django.utils import timezone
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
 from strongroom.jobs import services
+from strongroom.jobs.attempts import see_through
 from strongroom.jobs.models import Attempt, Event, Job, LogLine
 from strongroom.jobs.states import State
-from strongroom.jobs.supervise import supervise
 from strongroom.registry.models import ModelVersion
 from strongroom.tenants import scope
 from strongroom.vault import keys
 from strongroom.vault.models import Artefact
 from tests.callers import Deposit
 from tests.jobs.work import LEASE_SECONDS, actor, attempts, fresh, images, submitted, taken, training, uploaded, worked
+
+pytestmark = pytest.mark.slow  # real processes
 
 LONG = training(epochs=100_000)
 
@@ -133,7 +135,6 @@ def test_a_training_ends_as_a_model_version_that_is_deployed(acme: Deposit, digi
     assert sealed(acme) == ["data", "model"]
 
 
-@pytest.mark.slow
 def test_a_killed_training_goes_on_from_its_checkpoint_bit_for_bit(
     acme: Deposit, digits: DatasetVersion, home: Path
 ) -> None:
@@ -189,7 +190,6 @@ def test_a_job_that_is_to_be_cancelled_is_cancelled_by_its_worker(acme: Deposit,
     assert children() == []
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_hands_its_job_back_with_a_checkpoint(
     acme: Deposit, digits: DatasetVersion, home: Path
 ) -> None:
@@ -246,7 +246,7 @@ def test_while_the_keys_are_away_the_job_waits(acme: Deposit, digits: DatasetVer
     (home / "keys").rename(home / "elsewhere")
     try:
         job, attempt = taken()
-        supervise(job, attempt, threading.Event(), LEASE_SECONDS)
+        see_through(job, attempt, threading.Event(), LEASE_SECONDS)
     finally:
         (home / "elsewhere").rename(home / "keys")
     row = fresh(job)
@@ -262,7 +262,7 @@ def test_a_lost_lease_kills_the_process_and_leaves_the_row_to_its_new_owner(
     job, attempt = taken()
     with scope.tenant(acme.id):  # what a sweep and another worker's claim leave behind
         Job.objects.filter(id=job.id).update(fence=job.fence + 2, lease_until=timezone.now() + timedelta(minutes=1))
-    supervise(job, attempt, threading.Event(), LEASE_SECONDS)
+    see_through(job, attempt, threading.Event(), LEASE_SECONDS)
     row = fresh(job)
     assert (row.state, row.fence) == (State.RUNNING, job.fence + 2)
     assert children() == []

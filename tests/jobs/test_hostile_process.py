@@ -13,7 +13,8 @@ import pytest
 from django.utils import timezone
 
 from strongroom.datasets.models import DatasetVersion
-from strongroom.jobs import process, supervise
+from strongroom.jobs import attempts as attempts_
+from strongroom.jobs import prepare, process, supervise
 from strongroom.jobs.models import Job, LogLine
 from strongroom.jobs.states import State
 from strongroom.registry.models import ModelVersion
@@ -23,6 +24,8 @@ from strongroom.vault.models import Artefact
 from tests.callers import Deposit
 from tests.jobs.test_attempts import children, sealed
 from tests.jobs.work import LEASE_SECONDS, attempts, fresh, submitted, taken, training, worked
+
+pytestmark = pytest.mark.slow  # real processes
 
 HEAD = """
 import base64, json, os, socket, sys, time
@@ -139,7 +142,7 @@ def test_a_process_that_does_not_hear_a_cancel_is_killed(
     job, attempt = taken()
     with scope.tenant(acme.id):
         Job.objects.filter(id=job.id).update(cancel_requested_at=timezone.now())
-    supervise.supervise(job, attempt, threading.Event(), LEASE_SECONDS)
+    attempts_.see_through(job, attempt, threading.Event(), LEASE_SECONDS)
     assert fresh(job).state == State.CANCELLED
     assert children() == []
 
@@ -153,7 +156,7 @@ def test_a_process_that_does_not_hear_a_drain_is_killed_and_the_job_handed_back(
     job, attempt = taken()
     stop = threading.Event()
     stop.set()
-    supervise.supervise(job, attempt, stop, LEASE_SECONDS)
+    attempts_.see_through(job, attempt, stop, LEASE_SECONDS)
     assert attempts(job) == [(1, "lost"), (2, "drained")]
 
 
@@ -202,7 +205,7 @@ def test_where_the_last_checkpoint_is_damaged_the_one_before_it_stands_in(run: R
         attempt = first.attempts.get()
         previous = attempt.previous_artefact_id
         (home / "objects" / str(acme.id) / str(attempt.checkpoint_artefact_id)).unlink()
-        prepared = supervise.prepare(Job.objects.get(id=first.id))
+        prepared = prepare.prepare(Job.objects.get(id=first.id))
     for slot in prepared.slots:
         slot.discard()
     process.close(prepared.descriptors)

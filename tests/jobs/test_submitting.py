@@ -8,7 +8,7 @@ from strongroom.audit.models import Entry
 from strongroom.datasets import services as datasets
 from strongroom.datasets.models import DatasetVersion
 from strongroom.errors import Conflict, Invalid, LimitReached, NotFound
-from strongroom.jobs import endings, services
+from strongroom.jobs import endings, plans, services
 from strongroom.jobs.models import Event, Job
 from strongroom.jobs.states import State
 from strongroom.tenants import scope
@@ -117,8 +117,15 @@ def test_an_import_needs_an_uploaded_file(acme: Deposit) -> None:
     assert refused(acme, document).errors[0].path == "/artefact"
 
 
+def test_a_spec_that_fits_into_no_packet_is_refused(acme: Deposit) -> None:
+    classes = [f"class number {number}" for number in range(5000)]
+    document = {"kind": "import", "name": "m", "artefact": f"art_{'0' * 26}", "model": "m", "task": "classification"}
+    error = refused(acme, {**document, "classes": classes})
+    assert (error.code, error.errors[0].code) == ("invalid_spec", "too_long")
+
+
 def test_a_tenant_cannot_queue_without_end(acme: Deposit, digits: DatasetVersion, monkeypatch: Any) -> None:
-    monkeypatch.setattr(services, "WAITING_LIMIT", 2)
+    monkeypatch.setattr(plans, "WAITING_LIMIT", 2)
     submitted(acme)
     submitted(acme)
     with pytest.raises(LimitReached) as caught:

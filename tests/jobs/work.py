@@ -15,9 +15,9 @@ from django.utils import timezone
 from strongroom.datasets import services as datasets
 from strongroom.datasets.models import DatasetVersion
 from strongroom.jobs import services
+from strongroom.jobs.attempts import see_through
 from strongroom.jobs.claim import Taker, claim
 from strongroom.jobs.models import Attempt, Job
-from strongroom.jobs.supervise import supervise
 from strongroom.tenants import scope
 from strongroom.tenants.actor import Actor
 from tests.callers import Deposit
@@ -98,7 +98,7 @@ def taken(taker: Taker = TAKER) -> tuple[Job, Attempt]:
 def worked(stop: threading.Event | None = None) -> Job:
     """Claims the next job and sees its attempt through, with a real process; the row as it is afterwards."""
     job, attempt = taken()
-    supervise(job, attempt, stop or threading.Event(), LEASE_SECONDS)
+    see_through(job, attempt, stop or threading.Event(), LEASE_SECONDS)
     return fresh(job)
 
 

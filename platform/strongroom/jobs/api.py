@@ -165,7 +165,7 @@ class JobsView(ResourceView):
         _may_deploy(request, plan.document)
         if self.query["dry_run"]:
             return Response({"valid": True, "spec": plan.document, "spec_sha256": plan.sha256})
-        return _accepted(services.enqueue(self.actor, plan))
+        return _accepted(services.submit_plan(self.actor, plan))
 
 
 class JobView(ResourceView):

@@ -6,8 +6,6 @@ nothing here waits for one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -16,65 +14,38 @@ from django.db.models.functions import Coalesce, Now
 
 from strongroom import ids
 from strongroom.audit.services import record
-from strongroom.datasets import services as datasets
 from strongroom.datasets.models import DatasetVersion
-from strongroom.errors import Conflict, FieldError, Invalid, LimitReached, NotFound
-from strongroom.jobs import endings, wakeups
+from strongroom.errors import Conflict, NotFound
+from strongroom.jobs import endings, plans
+from strongroom.jobs import predictions as asked
 from strongroom.jobs.models import Event, Job, LogLine
 from strongroom.jobs.states import TERMINAL, State
-from strongroom.registry import services as registry
 from strongroom.rest.bodies import made_by, moment, optional_moment
 from strongroom.tenants.actor import Actor
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 from training import spec as specs
-from training.spec.facts import contradictions
-
-WAITING_LIMIT = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A valid spec with what it names looked up."""
-
-    spec: specs.Spec
-    name: str
-    version: DatasetVersion | None = None
-    artefact: Artefact | None = None
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return self.spec.model_dump(mode="json")
-
-    @property
-    def sha256(self) -> str:
-        return specs.sha256(self.spec)
+def validate(document: object) -> plans.Plan:
+    """What POST /jobs would run: `.document` with every default filled in, `.sha256`. Invalid, NotFound."""
+    return plans.validate(document)
 
 
-def validate(document: object) -> Plan:
-    """What POST /jobs would run: every default filled in, the newest data set version named. Invalid, NotFound."""
-    try:
-        spec = specs.load(document, kinds=specs.SUBMITTED)
-        if isinstance(spec, specs.TrainSpec):
-            return _plan_training(spec)
-        return _plan_import(spec)
-    except specs.SpecProblems as problems:
-        raise invalid_spec(problems.problems) from None
-
-
-def invalid_spec(problems: Sequence[specs.Problem], code: str = "invalid_spec") -> Invalid:
-    return Invalid.all([FieldError(p.path, p.code, p.message, p.hint) for p in problems], code)
+def submit_plan(actor: Actor, plan: plans.Plan) -> Job:
+    """What `validate` found, submitted."""
+    return plans.enqueue(actor, plan)
 
 
 def submit(actor: Actor, document: object, *, retry_of: UUID | None = None) -> Job:
     """A training or an import that waits for a worker. Invalid, NotFound, LimitReached (queue_full)."""
-    return enqueue(actor, validate(document), retry_of=retry_of)
+    return plans.enqueue(actor, plans.validate(document), retry_of=retry_of)
 
 
 def submit_check(actor: Actor, version: DatasetVersion, *, retry_of: UUID | None = None) -> Job:
     """The check of an uploaded data set."""
     document = {"kind": "check", "dataset": _reference(version)}
-    job = enqueue(actor, Plan(specs.load(document), version.dataset.name, version), retry_of=retry_of)
+    job = plans.enqueue(actor, plans.Plan(specs.load(document), version.dataset.name, version), retry_of=retry_of)
     version.check_job_id = job.id
     version.save(update_fields=["check_job_id"])
     return job
@@ -82,22 +53,22 @@ def submit_check(actor: Actor, version: DatasetVersion, *, retry_of: UUID | None
 
 def submit_prediction(actor: Actor, document: object) -> Job:
     """An asynchronous prediction: `{deployment, rows | inputs | dataset}`. Invalid, NotFound, LimitReached."""
-    return _predictions().submit(actor, document)
+    return asked.submit(actor, document)
 
 
 def prediction(prediction_id: UUID | None) -> Job:
     """The prediction's job. NotFound, Gone (expired)."""
-    return _predictions().find(prediction_id)
+    return asked.find(prediction_id)
 
 
 def prediction_document(job: Job) -> dict[str, Any]:
     """The body of `/predictions/{id}`."""
-    return _predictions().document(job)
+    return asked.document(job)
 
 
 def prediction_output(job: Job) -> Artefact:
     """What `/predictions/{id}/output` downloads: kind `output`, JSON Lines. Conflict job_unfinished, NotFound."""
-    return _predictions().output(job)
+    return asked.output(job)
 
 
 def predictions() -> QuerySet[Job]:
@@ -126,7 +97,7 @@ def retry(actor: Actor, job: Job) -> Job:
     if job.kind == "check":
         return submit_check(actor, _version_of(job), retry_of=job.id)
     if job.kind == "predict":
-        return _predictions().resubmit(actor, job)
+        return asked.resubmit(actor, job)
     return submit(actor, job.spec, retry_of=job.id)
 
 
@@ -213,44 +184,6 @@ def _shown_result(job: Job) -> dict[str, Any] | None:
     return {key: job.result[key] for key in ("deployment", "model", "version", "rows")}
 
 
-def _plan_training(spec: specs.TrainSpec) -> Plan:
-    version = ready_version(spec.dataset.name, spec.dataset.version, "/dataset")
-    spec = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"version": version.number})})
-    if problems := contradictions(spec, datasets.document(version)):
-        raise invalid_spec(problems, "dataset_contradicts_spec")
-    registry.check_name(spec.register_.model or spec.name, spec.task)
-    return Plan(spec, spec.name, version)
-
-
-def _plan_import(spec: specs.Spec) -> Plan:
-    if not isinstance(spec, specs.ImportSpec):  # POST takes two kinds, and the other was looked at
-        raise TypeError(type(spec).__name__)
-    artefact_id = ids.parse("art", spec.artefact)
-    artefact = registry.pending_import(artefact_id or UUID(int=0))
-    registry.check_name(spec.model, spec.task)
-    return Plan(spec, spec.name, artefact=artefact)
-
-
-def ready_version(name: str, number: int | None, path: str) -> DatasetVersion:
-    """The version that a job shall read. NotFound, Invalid (dataset_not_ready)."""
-    try:
-        version = datasets.resolve(name, number)
-    except NotFound as error:
-        raise NotFound(
-            error.detail, errors=[FieldError(path, "not_found", error.detail, "GET /api/v1/datasets")]
-        ) from None
-    if version.state != DatasetVersion.State.READY:
-        why = "its check has not ended" if version.state == DatasetVersion.State.CHECKING else "its check found faults"
-        raise Invalid(
-            f"the data set {version} is {version.state}: {why}",
-            code="dataset_not_ready",
-            errors=[
-                FieldError(path, "dataset_not_ready", f"{version} is {version.state}", "use a version that is ready")
-            ],
-        )
-    return version
-
-
 def _version_of(job: Job) -> DatasetVersion:
     version = job.dataset_version
     if version is None or version.state == DatasetVersion.State.DELETED:
@@ -260,36 +193,3 @@ def _version_of(job: Job) -> DatasetVersion:
 
 def _reference(version: DatasetVersion) -> dict[str, Any]:
     return {"name": version.dataset.name, "version": version.number}
-
-
-def enqueue(actor: Actor, plan: Plan, *, retry_of: UUID | None = None, **fields: Any) -> Job:
-    if Job.objects.filter(state=State.QUEUED)[:WAITING_LIMIT].count() >= WAITING_LIMIT:
-        raise LimitReached(
-            f"{WAITING_LIMIT} jobs wait already; wait for some to start or cancel them", code="queue_full"
-        )
-    resources = plan.spec.resources
-    job = Job.objects.create(
-        kind=plan.spec.kind,
-        name=plan.name,
-        spec=plan.document,
-        spec_sha256=plan.sha256,
-        dataset_version=plan.version,
-        input_artefact=plan.artefact,
-        priority=resources.priority,
-        max_attempts=resources.max_attempts,
-        retry_of=retry_of,
-        created_by_kind=actor.kind,
-        created_by_id=actor.id,
-        **fields,
-    )
-    Event.objects.create(job=job, kind="state", data={"state": job.state, "attempt": 0})
-    record(actor, "job.submit" if retry_of is None else "job.retry", "job", job.id, kind=job.kind)
-    wakeups.after_commit(job.queue)
-    return job
-
-
-def _predictions() -> Any:
-    """predictions.py builds on this module; imported at first use."""
-    from strongroom.jobs import predictions
-
-    return predictions

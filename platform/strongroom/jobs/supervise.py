@@ -7,10 +7,8 @@ becomes is in outcomes.py, what an end means in endings.py.
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,19 +17,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, transaction
 
 import sandbox
-from strongroom.errors import Gone, StrongroomError, Unavailable
+from strongroom.errors import Unavailable
 from strongroom.jobs import endings, failures, outcomes
-from strongroom.jobs.endings import Failure
 from strongroom.jobs.lease import Lease, Want
 from strongroom.jobs.models import Attempt, Job, LogLine
-from strongroom.jobs.moves import Moved
 from strongroom.jobs.packets import Batch, Done, Failed, Line, Packet, Progress, Ready, Sealed, Unreadable
+from strongroom.jobs.prepare import Prepared, inputs_of, prepare
 from strongroom.jobs.process import Ended, Process, close
 from strongroom.jobs.record import Recorder
-from strongroom.rest.problem import log_failure
 from strongroom.tenants import scope
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
@@ -40,7 +36,6 @@ POLL_SECONDS = 0.1
 CANCEL_SECONDS = 0.5  # after the relay, then the process is killed
 DRAIN_SECONDS = 8.0  # to seal a checkpoint
 GRACE_SECONDS = 5.0  # beyond max_seconds
-SLOTS = 2
 AWAY = (DatabaseError, InterfaceError, Unavailable)
 logger = logging.getLogger(__name__)
 
@@ -60,16 +55,6 @@ class Stopped:
 
 
 Ending = Done | Failed | Crashed | Stopped
-
-
-@dataclass(slots=True)
-class Prepared:
-    """What the process is started with: the packet and its descriptors, which are closed once they are sent."""
-
-    packet: dict[str, Any]
-    descriptors: list[int]
-    slots: deque[vault.Slot]
-    generation: int
 
 
 @dataclass(slots=True)
@@ -149,7 +134,7 @@ class Supervision:
 
     def _wait_for_keys(self) -> None:
         """The result is taken over in one go, for which the tenant's keys must open; until then it waits with us."""
-        artefacts = [artefact for _, artefact in _inputs(self.job)]
+        artefacts = [artefact for _, artefact in inputs_of(self.job)]
         while self.lease.beat() is None:
             try:
                 with scope.tenant(self.job.tenant_id, write=False):
@@ -284,145 +269,3 @@ def adopt(slot: vault.Slot, packet: Sealed, generation: int) -> Artefact:
         size_bytes=packet.size_bytes,
         expires_at=endings.prediction_expiry() if packet.kind == "output" else None,
     )
-
-
-def prepare(job: Job) -> Prepared:
-    """Keys, descriptors and slots. ArtefactCorrupt, Gone, Unavailable: then nothing stays open."""
-    opened: list[int] = []
-    slots: deque[vault.Slot] = deque()
-    try:
-        with scope.tenant(job.tenant_id, write=False):
-            public_key, generation = vault.public_key(job.tenant_id)
-            inputs = [_given(artefact, opened) | {"name": name} for name, artefact in _inputs(job)]
-            resume = _resume(job, opened)
-            slots.extend(vault.open_slot(job.tenant_id) for _ in range(SLOTS))
-            resources = job.spec["resources"]
-            packet = {
-                "type": "start",
-                "job": str(job.id),
-                "attempt": job.attempt,
-                "fence": job.fence,
-                "tenant": str(job.tenant_id),
-                "spec": job.spec,
-                "about": _about(job),
-                "inputs": inputs,
-                "public_key": _base64(public_key),
-                "generation": generation,
-                "resume": resume,
-                "threads": resources["threads"],
-                "memory_bytes": resources["memory_bytes"],
-            }
-        # The slots stay ours until they are adopted: the process gets copies.
-        descriptors = [*opened, *(os.dup(slot.descriptor) for slot in slots)]
-    except BaseException:
-        for descriptor in opened:
-            os.close(descriptor)
-        for slot in slots:
-            slot.discard()
-        raise
-    return Prepared(packet, descriptors, slots, generation)
-
-
-def _inputs(job: Job) -> list[tuple[str, Artefact]]:
-    if job.kind == "import":
-        artefacts = [("model", job.input_artefact)]
-    else:
-        artefacts = [("dataset", None if job.dataset_version is None else job.dataset_version.artefact)]
-    found = [(name, artefact) for name, artefact in artefacts if artefact is not None]
-    if len(found) < len(artefacts):
-        raise Gone("what the job reads was deleted")
-    return found
-
-
-def _given(artefact: Artefact, opened: list[int]) -> dict[str, Any]:
-    key = vault.data_key(artefact)
-    opened.append(vault.sealed_descriptor(artefact))
-    return {
-        "artefact": str(artefact.id),
-        "kind": artefact.kind,
-        "header_tag": _base64(bytes(artefact.header_tag)),
-        "data_key": _base64(key),
-        "stored_bytes": artefact.stored_bytes,
-    }
-
-
-def _resume(job: Job, opened: list[int]) -> dict[str, Any] | None:
-    """The newest checkpoint that opens; a corrupt one is left out, the one before it stands in."""
-    rows = job.attempts.order_by("-number").select_related("checkpoint_artefact", "previous_artefact")
-    for attempt in rows:
-        for artefact in (attempt.checkpoint_artefact, attempt.previous_artefact):
-            if artefact is None or artefact.state != Artefact.State.SEALED:
-                continue
-            try:
-                return _given(artefact, opened)
-            except vault.ArtefactCorrupt:
-                logger.error("checkpoint %s of job %s is corrupt; going on from an older one", artefact.id, job.id)
-    return None
-
-
-def _about(job: Job) -> dict[str, Any]:
-    version = job.dataset_version
-    if version is None:
-        return {}
-    return {
-        "format": version.format,
-        "modality": version.modality,
-        "target": version.target,
-        "fingerprint": version.fingerprint,
-    }
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def supervise(job: Job, attempt: Attempt, stop: threading.Event, lease_seconds: int) -> None:
-    """One claimed job, to the end of this attempt. Never raises: what nobody foresaw fails the job."""
-    lease = Lease(job, stop, lease_seconds)
-    try:
-        _work(job, attempt, lease)
-    except Moved:
-        logger.warning("job %s, attempt %s: the lease is gone, the work is dropped", job.id, job.attempt)
-    except Exception as error:
-        _unforeseen(job, error)
-
-
-def _work(job: Job, attempt: Attempt, lease: Lease) -> None:
-    from strongroom.jobs import predictions  # it needs Supervision
-
-    if job.kind == "predict":
-        predictions.work(job, attempt, lease)
-    else:
-        Supervision(job, attempt, lease).run()
-
-
-def _unforeseen(job: Job, error: Exception) -> None:
-    """Before or around the process: keys that are away hand the job back, a corrupt input fails it."""
-    if isinstance(error, DatabaseError | InterfaceError):
-        log_failure(error)
-        connections.close_all()  # of this thread: the next try connects afresh
-    try:
-        with scope.tenant(job.tenant_id):
-            job.refresh_from_db(fields=["state", "cancel_requested_at"])
-            if isinstance(error, Unavailable) and error.code != "storage_full":
-                endings.hand_back(job, outcome="drained", wait_seconds=2)
-                return
-            if isinstance(error, DatabaseError | InterfaceError):
-                endings.lost(job)
-                return
-            if not isinstance(error, StrongroomError | vault.ArtefactCorrupt):
-                logger.error("job %s, attempt %s: unforeseen", job.id, job.attempt)
-                log_failure(error)
-            endings.fail(job, _failure(error))
-    except Moved:
-        pass
-    except Exception as failure:
-        # The database is away: the lease runs out and the sweep hands the job on.
-        logger.error("job %s, attempt %s: its end could not be written", job.id, job.attempt)
-        log_failure(failure)
-
-
-def _failure(error: Exception) -> Failure:
-    if isinstance(error, vault.ArtefactCorrupt):
-        return failures.ARTEFACT_CORRUPT
-    return outcomes.failure_of(error) if isinstance(error, StrongroomError) else failures.INTERNAL

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from django.db import DatabaseError, close_old_connections, connections
 
+from strongroom.jobs.attempts import see_through
 from strongroom.jobs.claim import Taker, claim
-from strongroom.jobs.supervise import supervise
 from strongroom.rest.problem import log_failure
 
 LOOK_SECONDS = 1.0
@@ -76,4 +76,4 @@ class Worker:
                 return
             if taken is None:
                 return
-            supervise(*taken, self._stop, taker.lease_seconds)
+            see_through(*taken, self._stop, taker.lease_seconds)
