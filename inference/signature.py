@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from inference.protocol import DTYPES, Array, datatype_of
 
 TASKS = ("classification", "regression", "embedding", "other")
 _NUMBER_KINDS = "iuf"
+MAX_PROBLEMS, MAX_NAME, MAX_COMPARED = 20, 100, 256  # a request of a million unknown names must not cost a minute
 
 
 class SignatureInvalid(ValueError):
@@ -113,10 +115,10 @@ class Signature:
             for name in known
             if name not in given
         ]
+        unknown = islice((name for name in given if name not in self.by_name), MAX_PROBLEMS)
         return refused + [
-            InputRefused(f"/inputs/{name}", "extra_forbidden", "is not an input of the model", nearest(name, known))
-            for name in given
-            if name not in self.by_name
+            InputRefused(f"/inputs/{_short(name)}", "extra_forbidden", "is not an input of the model", hint)
+            for name, hint in [(name, nearest(name, known)) for name in unknown]
         ]
 
     def _items(self, given: Mapping[str, tuple[str, tuple[int, ...]]]) -> int:
@@ -134,7 +136,7 @@ class Signature:
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known[:MAX_COMPARED], 1) if len(name) <= MAX_NAME else []
     return f"did you mean '{close[0]}'?" if close else f"expected {', '.join(known[:8])}" if known else None
 
 
@@ -149,8 +151,7 @@ def cast(tensor: Tensor, array: Array) -> Array:
     if array.dtype == dtype:
         return array
     if array.dtype.kind == "b" or tensor.datatype == "BOOL" or array.dtype.kind not in _NUMBER_KINDS:
-        wanted = "true or false" if tensor.datatype == "BOOL" else f"numbers ({tensor.datatype})"
-        raise InputRefused(path, "datatype", f"holds {_kind(array)}", f"expected {wanted}")
+        raise InputRefused(path, "datatype", f"holds {_kind(array)}", f"expected {_wanted(tensor)}")
     if dtype.kind == "f":
         return _to_float(path, array, dtype)
     return _to_integer(path, array, tensor.datatype)
@@ -158,6 +159,8 @@ def cast(tensor: Tensor, array: Array) -> Array:
 
 def from_json(tensor: Tensor, value: Any) -> Array:
     path = f"/inputs/{tensor.name}"
+    if tensor.datatype != "BYTES" and _holds_text(value):
+        raise InputRefused(path, "datatype", "holds text", f"expected {_wanted(tensor)}")
     try:
         array = np.array(value, dtype=object if tensor.datatype == "BYTES" else None)
     except ValueError:
@@ -170,6 +173,18 @@ def from_json(tensor: Tensor, value: Any) -> Array:
         array = array.astype(DTYPES[tensor.datatype])  # an empty list has no kind of its own
     array = cast(tensor, array)
     return array if tensor.fits(array.shape) else _unflattened(tensor, array)
+
+
+def _holds_text(value: Any) -> bool:
+    """Asked before numpy sees it: there every element of an array takes the room of the longest text in it."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, str):
+            return True
+        if isinstance(found, list):
+            waiting += [inner for inner in found if isinstance(inner, str | list)]
+    return False
 
 
 def _objects(path: str, tensor: Tensor, array: Array) -> Array:
@@ -231,6 +246,14 @@ def _refusal(tensor: Tensor, datatype: str, shape: tuple[int, ...]) -> InputRefu
 
 def _expected(tensor: Tensor) -> str:
     return f"expected {tensor.datatype} of shape {list(tensor.shape)}"
+
+
+def _wanted(tensor: Tensor) -> str:
+    return "true or false" if tensor.datatype == "BOOL" else f"numbers ({tensor.datatype})"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
 
 
 def _name(dtype: np.dtype[Any]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import simdjson
 
 from inference.errors import InputRefused
-from inference.protocol import DTYPES, Array
+from inference.protocol import DTYPES, MAX_AXES, Array
 from inference.signature import Tensor, cast
 
 SMALL = 4096  # numbers; BLAS takes threads for more
@@ -103,6 +103,8 @@ def shape_of(found: Any) -> tuple[int, ...] | None:
     level = found
     while isinstance(level, simdjson.Array):
         shape.append(len(level))
+        if len(shape) > MAX_AXES:
+            return None
         if not shape[-1]:
             break
         level = level[0]

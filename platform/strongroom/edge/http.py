@@ -28,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+MAX_QUERY_FIELDS = 50
 
 
 class Disconnected(Exception):
@@ -65,7 +66,11 @@ class Request:
 
     def query(self, known: Sequence[str]) -> dict[str, str]:
         """The query's fields, each once and known; Invalid with every problem."""
-        pairs = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=50)
+        try:
+            text = self.scope["query_string"].decode("latin-1")
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+        except ValueError:
+            raise Malformed(f"the query has over {MAX_QUERY_FIELDS} fields") from None
         problems = [_unknown_field(name, known) for name, _ in pairs if name not in known]
         names = [name for name, _ in pairs]
         problems += [

@@ -15,7 +15,7 @@ import simdjson
 from django.conf import settings
 
 from inference.errors import InputRefused
-from inference.protocol import Array, datatype_of
+from inference.protocol import MAX_AXES, Array, datatype_of
 from inference.signature import Tensor, from_json, nearest
 from strongroom import __version__
 from strongroom.edge import arrays, core, health, http, principals
@@ -156,13 +156,11 @@ class Asked:
 
     def _read_head(self, document: Document) -> None:
         """id, parameters and wanted outputs."""
-        given_id, parameters, outputs = (document.get(key) for key in ("id", "parameters", "outputs"))
+        given_id, outputs = (document.get(key) for key in ("id", "outputs"))
         if given_id is not None and not isinstance(given_id, str):
             raise Malformed("'id' must be text")
         self.id = given_id
-        if parameters is not None and not isinstance(parameters, dict):
-            raise Malformed("'parameters' must be an object")
-        timeout_us = (parameters or {}).get("timeout")
+        timeout_us = _parameters(document).get("timeout")
         if timeout_us is not None:
             if type(timeout_us) is not int or timeout_us < 0:
                 raise Malformed("parameter 'timeout' must be a whole number of microseconds")
@@ -195,9 +193,19 @@ def _wanted(outputs: Any) -> list[str]:
     ):
         raise Malformed("'outputs' must be a list of objects with a name")
     for output in outputs:
-        if "classification" in (output.get("parameters") or {}):
+        if "classification" in _parameters(output):
             raise Malformed(f"output '{output['name']}': the classification extension is not built in this version")
-    return [output["name"] for output in outputs]
+    names = [output["name"] for output in outputs]
+    if len(set(names)) < len(names):
+        raise Malformed("'outputs' names an output twice")
+    return names
+
+
+def _parameters(given: Document) -> Document:
+    parameters = given.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise Malformed("'parameters' must be an object")
+    return parameters
 
 
 def _plain(value: Any) -> Any:
@@ -213,7 +221,7 @@ def _numbers(given: Any, tensor: Tensor) -> tuple[Array | None, int]:
     if not isinstance(shape, simdjson.Array) or not isinstance(data, simdjson.Array) or not len(data):
         return None, 0
     told: list[Any] = shape.as_list()
-    if not all(type(size) is int and size >= 0 for size in told):
+    if not all(type(size) is int for size in told) or not tensor.fits(told):
         return None, 0
     is_nested = isinstance(data[0], simdjson.Array)
     if is_nested and arrays.shape_of(data) != tuple(told):
@@ -227,7 +235,7 @@ def _numbers(given: Any, tensor: Tensor) -> tuple[Array | None, int]:
 def _tensor(given: Document, tensor: Tensor) -> Array:
     """One input, thoroughly: Invalid names the tensor, what was given and what is expected."""
     name = tensor.name
-    parameters = given.get("parameters") or {}
+    parameters = _parameters(given)
     if "data" not in given:
         raise Malformed(BINARY if "binary_data_size" in parameters else f"input '{name}' has no data")
     if given.get("datatype") != tensor.datatype:
@@ -239,6 +247,10 @@ def _tensor(given: Document, tensor: Tensor) -> Array:
         array = from_json(tensor, given["data"])
     except InputRefused as refusal:
         raise Invalid(refusal.message) from None
+    if not tensor.fits(shape):
+        raise Invalid(f"input '{name}' has shape {shape[: 2 * MAX_AXES]}, expected {list(tensor.shape)}")
+    if not array.size:
+        raise Invalid(f"input '{name}' has no items, expected at least one")
     if array.size != math.prod(shape):
         raise Invalid(f"input '{name}' has {array.size} elements, expected {math.prod(shape)} for shape {shape}")
     return array.reshape(shape)

@@ -1,0 +1,87 @@
+"""Bodies made to hurt: each is refused with a reason, in the memory and time of its own length, never by a fall."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from inference.errors import InputRefused
+from inference.signature import Signature, Tensor
+from strongroom.edge import arrays, http
+from strongroom.edge.open_inference import Asked
+from strongroom.errors import Malformed, StrongroomError
+
+X = Tensor("x", "FP32", (-1, 2))
+SIGNATURE = Signature((X,), (Tensor("y", "FP32", (-1, 2)),))
+SERVED: Any = SimpleNamespace(signature=SIGNATURE)
+
+
+def infer(**fields: Any) -> Any:
+    given = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2], **fields.pop("tensor", {})}
+    return Asked(json.dumps({"inputs": [given], **fields}).encode()).read(SERVED)
+
+
+@pytest.mark.parametrize("depth", [17, 200, 1000])
+def test_brackets_nested_without_end_are_left_to_the_parser_that_counts_them(depth: int) -> None:
+    body = b'{"inputs": {"x": ' + b"[" * depth + b"1" + b"]" * depth + b"}}"
+    assert arrays.inputs(body, [X]) is None
+    assert Asked(body)._fast(SERVED) is None
+
+
+@pytest.mark.parametrize(
+    "text", [["a" * 100_000, *[""] * 10_000], [["a" * 100_000, 1], *[[0, 0]] * 10_000], "a" * 100_000]
+)
+def test_a_long_text_among_numbers_takes_no_more_room_than_it_has(text: Any) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputRefused, match="holds text, expected numbers"):
+            SIGNATURE.arrays({"x": text})
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_a_million_unknown_names_the_first_are_told() -> None:
+    with pytest.raises(InputRefused) as told:
+        SIGNATURE.arrays({"k" * 1_000_000: 0, **{f"k{number}": 0 for number in range(100_000)}})
+    assert len(told.value.problems) == 21
+    assert all(len(problem.path) < 200 for problem in told.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tensor": {"shape": [1] * 70 + [2]}}, "has shape"),
+        ({"tensor": {"shape": [0, 2**62], "data": []}}, "has shape"),
+        ({"tensor": {"shape": [0, 2], "data": []}}, "has no items"),
+        ({"tensor": {"parameters": 5}}, None),
+        ({"outputs": [{"name": "y", "parameters": 5}]}, "'parameters' must be an object"),
+        ({"outputs": [{"name": "y", "parameters": [1]}]}, "'parameters' must be an object"),
+        ({"parameters": "x"}, "'parameters' must be an object"),
+        ({"outputs": [{"name": "y"}] * 2}, "names an output twice"),
+        ({"outputs": "y"}, "must be a list"),
+    ],
+)
+def test_open_inference_refuses_what_it_cannot_shape(fields: dict[str, Any], said: str | None) -> None:
+    if said is None:  # not asked for: the fast path does not look at what it does not need
+        assert list(infer(**fields)) == ["x"]
+        return
+    with pytest.raises(StrongroomError, match=said):
+        infer(**fields)
+
+
+def test_an_empty_tensor_of_endless_rows_is_no_tensor() -> None:
+    wide = Signature((Tensor("x", "FP32", (-1, -1)),), SIGNATURE.outputs)
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [0, 2**62], "data": []}]}
+    with pytest.raises(StrongroomError, match="has no items"):
+        Asked(json.dumps(body).encode()).read(SimpleNamespace(signature=wide))  # type: ignore[arg-type]  # all it reads
+
+
+def test_a_query_of_very_many_fields_is_malformed() -> None:
+    scope = {"method": "PUT", "path": "/", "headers": [], "query_string": b"&".join([b"a=1"] * 51)}
+    with pytest.raises(Malformed, match="over 50 fields"):
+        http.Request(scope, None).query(["a"])  # type: ignore[arg-type]  # its body is not asked for
