@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -103,3 +104,15 @@ def test_a_port_in_use_is_said_with_the_remedy() -> None:
         assert done.returncode != 0
         assert f"cannot listen on 127.0.0.1:{node.port}" in done.stderr
         assert "STRONGROOM_PORT" in done.stderr
+
+
+def test_other_root_keys_than_the_databases_are_refused_at_the_start() -> None:
+    with Node() as node, Node() as other:
+        House(node).tenant("alpha")
+        House(other).tenant("alpha")
+        shutil.rmtree(node.home / "keys")
+        shutil.copytree(other.home / "keys", node.home / "keys")
+        done = node.manage("web", check=False)
+        assert done.returncode != 0
+        assert "root keys" in done.stderr
+        assert "STRONGROOM_KMS" in done.stderr

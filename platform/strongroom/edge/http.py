@@ -124,15 +124,6 @@ class Request:
         if (length := self.headers.get(b"content-length")) is not None and int(length) > limit:
             raise too_large(limit)
 
-    async def json(self, limit: int) -> dict[str, Any]:
-        """The body as a JSON object; Unsupported, Malformed, Invalid."""
-        if self.media_type not in {"application/json", ""}:
-            raise unsupported(self.media_type, ["application/json"])
-        document = parse(await self.body(limit))
-        if not isinstance(document, dict):
-            raise Invalid.field("", "must be a JSON object")
-        return document
-
 
 def parse(body: bytes) -> Any:
     """JSON, strictly; Malformed says where it breaks."""
