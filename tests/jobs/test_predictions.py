@@ -103,6 +103,14 @@ def test_every_problem_of_a_prediction_is_told_at_once(acme: Deposit) -> None:
     assert {problem.path for problem in caught.value.errors} == {"/colour", "/deployment", "/rows"}
 
 
+def test_a_misspelt_field_of_a_prediction_is_answered_with_the_nearest_name(acme: Deposit) -> None:
+    with pytest.raises(Invalid) as caught:
+        predicted(acme, {**ROWS, "datasets": "digits@1"})
+    assert [(problem.path, problem.hint) for problem in caught.value.errors] == [
+        ("/datasets", "did you mean 'dataset'?")
+    ]
+
+
 @pytest.mark.parametrize("document", [{**ROWS, "deployment": "none"}, {"deployment": "live", "dataset": "none@1"}])
 def test_what_is_not_there_is_not_found(acme: Deposit, live: str, document: Any) -> None:
     with pytest.raises(NotFound):

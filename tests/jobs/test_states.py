@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -122,11 +123,11 @@ def act(job: Job, what: str) -> None:
         endings.lost(job)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_jobs_life_in_any_order(acme: Deposit, digits: DatasetVersion) -> None:
     Life.deposit = acme
     quick = settings(
-        max_examples=25,
+        max_examples=300 if os.environ.get("STRONGROOM_PROOF") else 12,
         stateful_step_count=15,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -114,7 +114,9 @@ def test_a_data_set_that_contradicts_the_spec_is_refused_before_a_worker_is_take
 
 def test_an_import_needs_an_uploaded_file(acme: Deposit) -> None:
     document = {"kind": "import", "name": "m", "artefact": f"art_{'0' * 26}", "model": "m", "task": "embedding"}
-    assert refused(acme, document).errors[0].path == "/artefact"
+    with pytest.raises(NotFound) as caught, scope.tenant(acme.id):
+        services.submit(actor(acme), document)
+    assert caught.value.errors[0].path == "/artefact"
 
 
 def test_a_spec_that_fits_into_no_packet_is_refused(acme: Deposit) -> None:
