@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -92,14 +92,14 @@ class Node:
 
     # --- processes
 
-    def start(self, *names: str, **settings: str) -> Node:
+    def start(self, *names: str, arguments: Sequence[str] = (), **settings: str) -> Node:
         """All four, or those named: `start("worker")`, twice with `start("worker:2")`. Settings are STRONGROOM_…"""
         extra = {f"STRONGROOM_{name.upper()}": value for name, value in settings.items()}
         for name in names or PROCESSES:
             assert name not in self.processes or self.processes[name].poll() is not None, f"{name} runs already"
             with open(self.logs / f"{name}.log", "ab") as log:
                 self.processes[name] = subprocess.Popen(
-                    servers.tied([*MANAGE, name.partition(":")[0]]),
+                    servers.tied([*MANAGE, name.partition(":")[0], *arguments]),
                     env=self.environment | extra,
                     cwd=self.folder,
                     stdin=subprocess.DEVNULL,

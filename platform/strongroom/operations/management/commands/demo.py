@@ -107,7 +107,7 @@ class Command(BaseCommand):
             version = self.api.call("GET", f"/api/v1/models/{MODEL}/versions/{model['latest_version']}")
             self.say(f"model {MODEL}@{version['version']} is there already")
         else:
-            job = self.watch(self.api.call("POST", "/api/v1/jobs", SPEC))
+            job = self.watch(self.begun() or self.api.call("POST", "/api/v1/jobs", SPEC))
             if job["state"] != "succeeded":
                 raise CommandError(f"the training ended {job['state']}: {job['error']}")
             result = job["result"]
@@ -118,6 +118,11 @@ class Command(BaseCommand):
             f"{metrics['test/accuracy']:.3f} on the test part ({metrics['validation/accuracy']:.3f} on validation)"
         )
         return version["lineage"]["job"], version
+
+    def begun(self) -> dict[str, Any] | None:
+        """The training of a run that was broken off: it goes on by itself."""
+        newest = self.api.call("GET", f"/api/v1/jobs?kind=train&name={MODEL}&limit=1")["data"]
+        return next((job for job in newest if job["state"] in ("queued", "running")), None)
 
     def watch(self, job: dict[str, Any]) -> dict[str, Any]:
         """Shows the bar until the job ends; one line a tenth where the output is no terminal."""
