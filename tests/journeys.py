@@ -88,6 +88,9 @@ class Journey(House):
         assert answer.headers["location"] == f"/api/v1/jobs/{answer.json['id']}"
         return str(answer.json["id"])
 
+    def delete(self, path: str, **options: Any) -> Answer:
+        return self.call("DELETE", path, **options)
+
     def job(self, id: str, **options: Any) -> Any:
         answer = self.get(f"/api/v1/jobs/{id}", **options)
         assert answer.status == 200, (answer.status, answer.body)
