@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -17,16 +18,30 @@ from django.utils import timezone
 
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
+from strongroom.errors import NotFound
 from strongroom.jobs import services
 from strongroom.jobs.attempts import see_through
 from strongroom.jobs.models import Attempt, Event, Job, LogLine
 from strongroom.jobs.states import State
+from strongroom.registry import services as registry
 from strongroom.registry.models import ModelVersion
 from strongroom.tenants import scope
 from strongroom.vault import keys
 from strongroom.vault.models import Artefact
 from tests.callers import Deposit
-from tests.jobs.work import LEASE_SECONDS, actor, attempts, fresh, images, submitted, taken, training, uploaded, worked
+from tests.jobs.work import (
+    LEASE_SECONDS,
+    actor,
+    affine,
+    attempts,
+    fresh,
+    images,
+    submitted,
+    taken,
+    training,
+    uploaded,
+    worked,
+)
 
 pytestmark = pytest.mark.slow  # real processes
 
@@ -133,6 +148,44 @@ def test_a_training_ends_as_a_model_version_that_is_deployed(acme: Deposit, digi
         last = Event.objects.filter(job=job, kind="state").latest("id")
         assert last.data == {"state": "succeeded", "attempt": 1, "result": {"model": "digits-net", "version": 1}}
     assert sealed(acme) == ["data", "model"]
+
+
+def brought(deposit: Deposit, data: bytes) -> str:
+    """An uploaded model file's id, as the edge leaves it."""
+    with scope.tenant(deposit.id):
+        upload = registry.begin_upload("net")
+        upload.draft.fill(data)
+        upload.draft.publish()
+        return str(registry.finish_upload(actor(deposit), upload, hashlib.sha256(data).hexdigest())["artefact"])
+
+
+def importing(artefact: str) -> dict[str, Any]:
+    return {"kind": "import", "name": "net", "artefact": artefact, "model": "net", "task": "other"}
+
+
+def test_an_import_ends_as_a_model_version_and_the_upload_is_destroyed(acme: Deposit) -> None:
+    document = importing(brought(acme, affine()))
+    submitted(acme, document)
+    job = worked()
+    assert job.state == State.SUCCEEDED, job.error
+    assert (job.result["model"], job.result["version"], job.result["state"]) == ("net", 1, "ready")
+    with scope.tenant(acme.id, write=False):
+        version = ModelVersion.objects.get()
+        assert version.signature["inputs"]
+        assert version.lineage["dataset"] is None
+        with pytest.raises(NotFound):
+            services.retry(actor(acme), Job.objects.get(id=job.id))
+    assert sealed(acme) == ["model"]
+
+
+def test_an_import_of_what_is_no_model_is_refused_and_the_upload_stays(acme: Deposit) -> None:
+    submitted(acme, importing(brought(acme, b"\x08\x09 no graph at all")))
+    job = worked()
+    assert (job.state, job.error["code"]) == (State.FAILED, "import_refused")
+    assert job.error["message"]
+    assert sealed(acme) == ["import"]
+    with scope.tenant(acme.id):
+        assert services.retry(actor(acme), Job.objects.get(id=job.id)).retry_of == job.id
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint_bit_for_bit(

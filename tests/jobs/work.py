@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from django.utils import timezone
+from onnx import TensorProto, helper
 
 from strongroom.datasets import services as datasets
 from strongroom.datasets.models import DatasetVersion
@@ -41,6 +42,17 @@ def images() -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, image=pictures.astype(np.uint8), label=labels)
     return buffer.getvalue()
+
+
+@functools.cache
+def affine() -> bytes:
+    """A small ONNX model: y = 2x + 1."""
+    nodes = [helper.make_node("Mul", ["x", "two"], ["doubled"]), helper.make_node("Add", ["doubled", "one"], ["y"])]
+    constants = [helper.make_tensor(name, TensorProto.FLOAT, [1], [value]) for name, value in (("two", 2), ("one", 1))]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    graph = helper.make_graph(nodes, "affine", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 def uploaded(deposit: Deposit, data: bytes, name: str = "digits", format: str = "npz") -> DatasetVersion:
