@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from django.utils import timezone
 from strongroom import ids
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments import services as deployments
-from strongroom.errors import Conflict, Gone, Invalid, NotFound
-from strongroom.jobs import endings, services
+from strongroom.errors import Conflict, Gone, Invalid, LimitReached, NotFound
+from strongroom.jobs import endings, plans, services
 from strongroom.jobs.models import Job
 from strongroom.jobs.states import State
 from strongroom.registry import services as registry
 from strongroom.tenants import scope
+from strongroom.tenants.models import Tenant
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 from tests.callers import Deposit, until
@@ -208,6 +210,7 @@ from strongroom.jobs import services
 from strongroom.jobs.models import Job
 from strongroom.tenants import scope
 from strongroom.tenants.models import Tenant
+from strongroom.tenants.models import Tenant
 from strongroom.vault import services as vault
 from tests.callers import deposit
 from tests.jobs.work import CLASSES, actor, images, ready_dataset, submitted, training
@@ -265,3 +268,31 @@ def test_the_nodes_cell_answers_inputs_and_whole_data_sets(node: Node) -> None:
     assert len(lines) == 60
     used = rows(node, "SELECT sum(items), sum(errors) FROM metering_usage")
     assert [int(number) for number in used[0]] == [62, 0]
+
+
+def test_a_retry_of_a_prediction_needs_what_predicting_needs(acme: Deposit, digits: DatasetVersion, live: str) -> None:
+    job = predicted(acme, {"deployment": live, "dataset": "digits@1"})
+    with scope.tenant(acme.id):
+        services.cancel(actor(acme), job)
+    where = f"/api/v1/jobs/{ids.text('job', job.id)}/retry"
+    refused = acme.key("jobs:write").post(where, {})
+    assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+    bound = acme.key("jobs:write", "predict", allowed_models=["another"]).post(where, {})
+    assert (bound.status_code, bound.json()["code"]) == (403, "model_not_allowed")
+    assert acme.key("jobs:write", "predict").post(where, {}).status_code == 202
+
+
+def test_inputs_count_against_the_tenants_storage(acme: Deposit, live: str) -> None:
+    Tenant.objects.filter(id=acme.id).update(limits={"storage_bytes": 1000})
+    with pytest.raises(LimitReached, match="limit of 1000 bytes"):
+        predicted(acme, {"deployment": live, "rows": [{"text": "x" * 2000}]})
+
+
+def test_what_is_refused_for_a_full_queue_is_not_sealed_first(
+    acme: Deposit, live: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "WAITING_LIMIT", 0)
+    before = sorted((home / "objects").rglob("*"))
+    with pytest.raises(LimitReached):
+        predicted(acme, {"deployment": live, "rows": [{"radius": 1}]})
+    assert sorted((home / "objects").rglob("*")) == before

@@ -256,3 +256,8 @@ def test_every_code_has_its_status_and_its_row_in_the_documents(nobody: Api) -> 
 def test_the_body_of_a_problem_is_json_even_when_its_detail_is_odd() -> None:
     answer = problem.response(NotFound("there is no 'é\u2028\x00'"))
     assert json.loads(answer.content)["detail"] == "there is no 'é\u2028\x00'"
+
+
+def test_every_problem_tells_one_at_least() -> None:
+    told = problem.document(NotFound("there is no such job"), None)["errors"]
+    assert told == [{"path": "", "code": "not_found", "message": "there is no such job", "hint": None}]

@@ -253,6 +253,11 @@ def test_all_faults_are_told_at_once_those_across_fields_included() -> None:
     }
 
 
+def test_misspelt_fields_are_told_first() -> None:
+    content = document(train={"optimizer": {"name": "sgd", "lr": -0.1}, "optimiser": {}}, task="clasification")
+    assert problems(content)[0].path == "/train/optimiser"
+
+
 def test_the_messages_name_the_limit_and_the_value() -> None:
     assert only(document(train={"optimizer": {"lr": -0.1}})).message == "must be greater than 0, is -0.1"
     assert only(document(train={"batch_size": "4"})).message == "must be a whole number, is a text"

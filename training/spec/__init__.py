@@ -55,7 +55,8 @@ def load(document: object, *, kinds: Collection[str] = tuple(KINDS)) -> Spec:
         problems = translate(error.errors(include_url=False), root)
     problems += broken_rules(content, root, kind, problems)
     if problems:
-        raise SpecProblems(problems)
+        # misspelt fields first: what follows is often due to them
+        raise SpecProblems(sorted(problems, key=lambda problem: problem.code != "extra_forbidden"))
     return spec.filled() if isinstance(spec, TrainSpec) else spec
 
 

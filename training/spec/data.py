@@ -21,7 +21,7 @@ class Section(BaseModel):
 
 
 class DatasetReference(Section):
-    """A data set by name; the newest version and its fingerprint are filled in at submission."""
+    """A data set by name; the newest version is filled in at submission, a fingerprint that is given is checked."""
 
     name: Name
     version: Annotated[int, Field(ge=1)] | None = None

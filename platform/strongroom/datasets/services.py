@@ -53,6 +53,7 @@ def begin_upload(name: str, *, format: str, target: str = "label", modality: str
         *_choice("?format", format, FORMATS),
         *_choice("?modality", modality, MODALITIES),
         *([] if 0 < len(target) <= 128 else [FieldError("?target", "length", "must have 1 to 128 characters")]),
+        *([FieldError("?target", "null_character", "must not hold a null character")] if "\0" in target else []),
     ]
     if problems:
         raise Invalid(f"{problems[0].path} {problems[0].message}", errors=problems)
@@ -113,7 +114,7 @@ def _same(version: DatasetVersion, upload: Upload, fingerprint: str) -> bool:
 
 def resolve(name: str, number: int | None = None) -> DatasetVersion:
     """A version that is not deleted, the newest without a number; NotFound."""
-    rows = versions().filter(dataset__name=name)
+    rows = versions().filter(dataset__name=name) if names.is_possible(name) else versions().none()
     row = rows.order_by("-number").first() if number is None else rows.filter(number=number).first()
     if row is None:
         wanted = name if number is None else f"{name}@{number}"
@@ -163,10 +164,8 @@ def delete_version(actor: Actor, version: DatasetVersion) -> None:
 
 def delete(actor: Actor, name: str) -> None:
     """Deletes every version. NotFound, Conflict in_use (then none is deleted)."""
-    rows = list(versions().filter(dataset__name=name))
-    if not rows:
-        raise NotFound(f"there is no data set {name!r}")
-    for row in rows:
+    resolve(name)
+    for row in versions().filter(dataset__name=name):
         delete_version(actor, row)
     Dataset.objects.filter(name=name).update(deleted_at=timezone.now())
 

@@ -33,7 +33,8 @@ class LimitsBody(StrictSerializer):
 
 class BatchingBody(StrictSerializer):
     max_batch = Whole(min_value=1, max_value=4096, required=False)
-    max_delay_ms = Whole(min_value=0, max_value=0, required=False)  # what waits forms the next batch: no timer here
+    # a bound, which is kept at any value: what waits forms the next batch, and nothing ever waits for a timer
+    max_delay_ms = Whole(min_value=0, max_value=1000, required=False)
 
 
 class PolicyBody(StrictSerializer):
@@ -98,7 +99,9 @@ class DeploymentsView(ResourceView):
     )
     def post(self, request: Any) -> Response:
         """Serves a model version under a name."""
-        row = services.deploy(self.actor, self.body(NewDeployment))
+        body = self.body(NewDeployment)
+        request.principal.require_model(body["name"])
+        row = services.deploy(self.actor, body)
         return _accepted(row)
 
 
@@ -115,11 +118,13 @@ class DeploymentView(ResourceView):
     )
     def patch(self, request: Any, name: str) -> Response:
         """Changes the version, the limits, the batching or the output policy."""
+        request.principal.require_model(name)
         return Response(services.document(services.switch(self.actor, name, self.body(SwitchBody))))
 
     @extend_schema(operation_id="stop_deployment", tags=["deployments"], responses={202: DeploymentBody})
     def delete(self, request: Any, name: str) -> Response:
         """Drains it; then there is none of the name."""
+        request.principal.require_model(name)
         return _accepted(services.stop(self.actor, name))
 
 

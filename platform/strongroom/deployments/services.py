@@ -88,7 +88,7 @@ def live() -> QuerySet[Deployment]:
 def resolve(name: str, *, lock: bool = False) -> Deployment:
     """A live deployment of this tenant; NotFound."""
     rows = live().select_for_update() if lock else live()
-    if (row := rows.filter(name=name).first()) is None:
+    if not names.is_possible(name) or (row := rows.filter(name=name).first()) is None:
         raise NotFound(f"there is no deployment {name!r}")
     return row
 
@@ -143,7 +143,8 @@ def _live_version(versions: list[Mapping[str, Any]]) -> ModelVersion:
     try:
         version = registry.resolve(versions[0]["model"], versions[0].get("version"))
     except NotFound as error:
-        raise Invalid.field("/versions/0", f"names no model version: {error.detail}", code="not_found") from None
+        problem = FieldError("/versions/0", "not_found", error.detail, "GET /api/v1/models")
+        raise NotFound(error.detail, errors=[problem]) from None
     if version.state != ModelVersion.State.READY:
         raise Invalid(f"{version} was {version.state} and cannot be deployed", code="version_rejected")
     return version

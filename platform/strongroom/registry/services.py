@@ -76,12 +76,12 @@ def finish_upload(actor: Actor, upload: Upload, sha256_hex: str) -> dict[str, An
 
 
 def pending_import(artefact_id: UUID) -> Artefact:
-    """The uploaded file of an import job. Invalid where there is none, or it was imported or destroyed."""
+    """The uploaded file of an import job. NotFound where there is none, or it was imported or destroyed."""
     rows = Artefact.objects.filter(id=artefact_id, kind="import", state=Artefact.State.SEALED)
     if (artefact := rows.first()) is None:
-        raise Invalid.field(
-            "/artefact", "names no uploaded model", hint="PUT /api/v1/models/{name}/content first", code="not_found"
-        )
+        hint = "PUT /api/v1/models/{name}/content first"
+        problem = FieldError("/artefact", "not_found", "names no uploaded model", hint)
+        raise NotFound("/artefact names no uploaded model", errors=[problem])
     return artefact
 
 
@@ -116,6 +116,8 @@ def register(
     model, _ = Model.objects.get_or_create(name=name, defaults={"task": task})
     model = Model.objects.select_for_update().get(id=model.id)
     last = model.versions.order_by("-number").first()
+    if stage == ModelVersion.Stage.PRODUCTION:
+        _archive_production(model)
     return ModelVersion.objects.create(
         model=model,
         number=last.number + 1 if last else 1,
@@ -144,14 +146,14 @@ def models() -> QuerySet[Model]:
 
 
 def find_model(name: str) -> Model:
-    if (model := models().filter(name=name).first()) is None:
+    if not names.is_possible(name) or (model := models().filter(name=name).first()) is None:
         raise NotFound(f"there is no model {name!r}")
     return model
 
 
 def resolve(name: str, number: int | None = None) -> ModelVersion:
     """A version that is not deleted, the newest without a number; NotFound."""
-    rows = versions().filter(model__name=name)
+    rows = versions().filter(model__name=name) if names.is_possible(name) else versions().none()
     row = rows.order_by("-number").first() if number is None else rows.filter(number=number).first()
     if row is None:
         wanted = name if number is None else f"{name}@{number}"
@@ -165,13 +167,18 @@ def set_stage(actor: Actor, version: ModelVersion, stage: str) -> None:
         raise Invalid.field("/stage", f"can be set to production only, is {stage!r}", code="choice")
     if version.state == ModelVersion.State.REJECTED:
         raise Invalid(f"{version} was rejected and cannot go to production", code="version_rejected")
-    Model.objects.select_for_update().get(id=version.model_id)
-    ModelVersion.objects.filter(model=version.model_id, stage=stage).exclude(id=version.id).update(
-        stage=ModelVersion.Stage.ARCHIVED
-    )
+    model = Model.objects.select_for_update().get(id=version.model_id)
+    _archive_production(model, but=version)
     version.stage = ModelVersion.Stage.PRODUCTION
     version.save(update_fields=["stage"])
     record(actor, "model.stage", "model_version", version.id, stage=stage)
+
+
+def _archive_production(model: Model, but: ModelVersion | None = None) -> None:
+    """The model's row is locked: of two that come at once one stays."""
+    rows = model.versions.filter(stage=ModelVersion.Stage.PRODUCTION)
+    rows = rows if but is None else rows.exclude(id=but.id)
+    rows.update(stage=ModelVersion.Stage.ARCHIVED)
 
 
 def delete_version(actor: Actor, version: ModelVersion) -> None:

@@ -23,6 +23,7 @@ from strongroom import logs
 from strongroom.errors import (
     Conflict,
     Denied,
+    FieldError,
     LimitReached,
     Malformed,
     NotFound,
@@ -40,7 +41,7 @@ logger = logging.getLogger("strongroom.failures")
 
 
 def document(error: StrongroomError, request_id: str | None) -> dict[str, Any]:
-    """The body. `detail` repeats the first problem and its remedy."""
+    """The body. `detail` repeats the first problem and its remedy; `errors` has one problem at least."""
     detail = error.detail
     if error.errors and (hint := error.errors[0].hint) and hint not in detail:
         detail = f"{detail}, {hint}"
@@ -51,7 +52,7 @@ def document(error: StrongroomError, request_id: str | None) -> dict[str, Any]:
         "code": error.code,
         "detail": detail,
         "request_id": request_id,
-        "errors": [problem.as_dict() for problem in error.errors],
+        "errors": [problem.as_dict() for problem in error.errors or (FieldError("", error.code, error.detail),)],
     }
 
 

@@ -9,6 +9,11 @@ from strongroom.errors import Invalid
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
+def is_possible(name: str) -> bool:
+    """Whether anything can have this name: what cannot is not there, and PostgreSQL takes no null character."""
+    return NAME.fullmatch(name) is not None
+
+
 def check(field: str, name: object) -> str:
     """The name, or Invalid: lower-case letters, digits and dashes, at most 63, a letter first."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
