@@ -359,8 +359,8 @@ def test_a_deployment_is_made_changed_and_stopped(at_acme: Filled, owner: Browse
         ({"name": "acme-served"}, "acme-served"),
         ({"name": "No Name"}, "lower-case letters"),
         ({"version": "acme-lenet@9"}, "Select a valid choice"),
-        ({"concurrency": "0"}, "at least 1"),
-        ({"decimals": "99"}, "at most 15"),
+        ({"concurrency": "0"}, "is out of range (1 to 10000)"),
+        ({"decimals": "99"}, "is out of range (0 to 15)"),
         ({"deadline_ms": "soon"}, "whole number"),
     ],
 )

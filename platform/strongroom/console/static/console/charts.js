@@ -49,7 +49,7 @@ function drawLog() {
   const lines = document.getElementById("lines"), log = document.getElementById("log");
   if (!lines || !log) return;
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 24;  // who has scrolled up stays there
-  log.replaceChildren(...lines.childNodes);
+  log.replaceChildren(...lines.cloneNode(true).childNodes);  // copies: one swap may settle twice
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
