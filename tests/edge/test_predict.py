@@ -27,6 +27,30 @@ def test_a_prediction_has_the_contracts_body_and_the_models_numbers(house: House
     assert first["score"] == max(first["scores"].values()) == first["scores"][first["label"]]
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", PREDICT),
+        ("POST", "/api/v1/predictions"),
+        ("GET", f"/api/v1/predictions/pred_{'0' * 26}"),
+        ("GET", f"/api/v1/predictions/pred_{'0' * 26}/output"),
+        ("POST", f"/api/v1/predictions/pred_{'0' * 26}/cancel"),
+        ("GET", f"/api/v1/jobs/job_{'0' * 26}/events"),
+    ],
+)
+def test_a_query_field_that_nobody_knows_is_refused(house: House, method: str, path: str) -> None:
+    answer = house.call(method, f"{path}?version=2", {"inputs": {"x": [ROW]}} if method == "POST" else None)
+    assert (answer.status, answer.code) == (422, "extra_forbidden")
+    assert answer.problems == [("?version", "extra_forbidden")]
+
+
+@pytest.mark.parametrize("name", ["nothing", "MLP", "a%00b", "%FF"])
+def test_what_is_not_there_is_not_found_whatever_its_name(house: House, name: str) -> None:
+    answer = house.post(f"/api/v1/deployments/{name}/predict", {"inputs": {"x": [ROW]}})
+    assert (answer.status, answer.code) == (404, "not_found")
+    assert house.get(f"/v2/models/{name}").status == 404
+
+
 def test_flat_row_major_data_takes_its_shape_from_the_model(house: House) -> None:
     flat = house.post(PREDICT, {"inputs": {"x": ROW + ROW[::-1]}})
     nested = house.post(PREDICT, {"inputs": {"x": [ROW, ROW[::-1]]}})

@@ -78,6 +78,16 @@ def test_a_submission_through_django_waits_and_answers_201(working: House) -> No
     assert resumed == [event for event in events if event["id"] > middle]
 
 
+def test_a_change_waits_and_answers_200_and_a_stop_is_answered_202(house: House) -> None:
+    house.serve("alpha", "changed")
+    path = "/api/v1/deployments/changed"
+    change = house.call("PATCH", path, {"limits": {"concurrency": 7}}, Prefer="wait=20")
+    assert (change.status, change.headers["preference-applied"], change.json["state"]) == (200, "wait", "ready")
+    assert change.json["limits"]["concurrency"] == 7
+    stop = house.call("DELETE", path, Prefer="wait=20")
+    assert (stop.status, stop.headers["preference-applied"], stop.json["state"]) == (202, "wait", "draining")
+
+
 def test_errors_are_not_held(working: House) -> None:
     answer = working.post("/api/v1/jobs", {"kind": "train"}, Prefer="wait=30")
     assert answer.status == 422

@@ -43,6 +43,9 @@ V2: dict[str, dict[str, Handler]] = {
     "/v2/models/{name}/versions/{version}/ready": {"GET": open_inference.model_ready},
     "/v2/models/{name}/versions/{version}/infer": {"POST": open_inference.infer},
 }
+WITHOUT_QUERY: frozenset[Handler] = frozenset(
+    {native.predict, predictions.submit, predictions.read, predictions.output, predictions.cancel, watch.events}
+)
 
 
 @dataclass(slots=True)
@@ -120,6 +123,8 @@ async def _handled(node: Node, arguments: list[str], request: http.Request) -> h
     method = "GET" if request.method == "HEAD" else request.method
     try:
         if (handler := handlers.get(method)) is not None:
+            if request.scope["query_string"] and handler in WITHOUT_QUERY:
+                request.query(())
             return await handler(request, *arguments)
         return _no_method(node, handlers, request)
     except StrongroomError as error:

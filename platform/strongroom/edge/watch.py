@@ -266,13 +266,13 @@ async def hold(route: Any, asked: http.Scope, receive: http.Receive, send: http.
         return
     done = await WATCHES.until_done(row, seconds)
     fresh = await _read_again(route, asked, first)
-    is_read = asked["method"] in {"GET", "HEAD"}
-    await _answer_held(first, fresh, 200 if is_read else 201 if done else 202, send)
+    began = first.start["status"] == 202 and asked["method"] != "DELETE"  # what is over is not made
+    await _answer_held(first, fresh, 201 if began and done else first.start["status"], send)
 
 
 async def _read_again(route: Any, asked: http.Scope, first: Held) -> bytes:
     """The resource through its own route, as the same caller; the first answer where that fails."""
-    path = asked["path"] if asked["method"] in {"GET", "HEAD"} else _location(first)
+    path = asked["path"] if asked["method"] in {"GET", "HEAD", "PATCH"} else _location(first)
     if path is None or first.start is None:
         return bytes(first.body)
     dropped = {b"content-length", b"content-type", b"transfer-encoding", b"idempotency-key", b"prefer", b"expect"}
