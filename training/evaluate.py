@@ -13,6 +13,7 @@ from training.data.feed import Feed
 from training.losses import Criterion
 from training.metrics import ClassTally, ValueTally
 
+MOST_SHOWN = 500  # classes of a confusion matrix that is kept: it grows by their square
 ROWS = 512  # rows at once: small enough that control is looked at in time
 
 
@@ -47,7 +48,9 @@ def evaluate(
             total += criterion(scores, target).item() * len(rows)
             tally.add(scores, target)
     network.train()
-    confusion = tally.confusion.tolist() if isinstance(tally, ClassTally) else None
+    confusion = None
+    if isinstance(tally, ClassTally) and len(tally.confusion) <= MOST_SHOWN:
+        confusion = tally.confusion.tolist()
     return Score({"loss": total / len(index), **tally.values()}, confusion)
 
 

@@ -48,6 +48,18 @@ def test_a_waiting_prediction_is_cancelled(house: House) -> None:
     assert house.get(f"{PATH}/{id}/output").status == 404
 
 
+def test_a_key_bound_to_other_deployments_sees_no_prediction_of_this_one(house: House) -> None:
+    id = house.post(PATH, INPUTS).json["id"]
+    bound = house.key("predict", allowed_models=["another"])
+    for method, path in (("GET", f"{PATH}/{id}"), ("GET", f"{PATH}/{id}/output"), ("POST", f"{PATH}/{id}/cancel")):
+        answer = house.call(method, path, key=bound)
+        assert (answer.status, answer.code) == (403, "model_not_allowed"), path
+    assert house.get(PATH, key=bound).json["data"] == []
+    own = house.key("predict", allowed_models=["mlp"])
+    assert house.get(f"{PATH}/{id}", key=own).status == 200
+    assert house.get(PATH, key=own).json["data"][0]["id"] == id
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

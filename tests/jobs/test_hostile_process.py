@@ -28,7 +28,7 @@ from tests.jobs.work import LEASE_SECONDS, attempts, fresh, submitted, taken, tr
 pytestmark = pytest.mark.slow  # real processes
 
 HEAD = """
-import base64, json, os, socket, sys, time
+import atexit, base64, json, os, socket, sys, time
 from uuid import UUID, uuid4
 from sealing import Identity, SealWriter, new_data_key, wrap_data_key
 channel = socket.socket(fileno=3)
@@ -37,6 +37,12 @@ start = json.loads(data)
 slots = descriptors[1:]
 def say(type, **fields):
     channel.send(json.dumps({"type": type, **fields}).encode())
+def hear_out():
+    # a socket closed over an unread packet resets the connection, and the last words with it
+    channel.shutdown(socket.SHUT_RD)
+    while channel.recv(65536):
+        pass
+atexit.register(hear_out)
 def seal(kind, content, tenant=start["tenant"], **lies):
     artefact, key, slot = uuid4(), new_data_key(), slots.pop(0)
     writer = SealWriter(lambda piece: os.write(slot, piece), key, Identity(UUID(tenant), artefact, kind))
@@ -48,7 +54,8 @@ def seal(kind, content, tenant=start["tenant"], **lies):
             "wrapped_data_key": base64.b64encode(wrapped).decode(), "size_bytes": writer.size_bytes, "about": {}}
     say("sealed", **(told | lies))
 """
-SIGNATURE = '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}], "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}]}'
+TENSOR = '[{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]'
+SIGNATURE = f'{{"inputs": {TENSOR}, "outputs": {TENSOR}}}'
 RESULT = f'{{"signature": {SIGNATURE}, "metrics": {{}}}}'
 
 Run = Callable[[str], Job]
@@ -107,6 +114,9 @@ def test_what_nobody_understands_is_a_crash_and_the_job_is_tried_again(run: Run,
         f"seal('model', b'onnx'); seal('result', b'{RESULT}'[:9]); say('done', result={{}})",
         "seal('model', b'onnx'); seal('result', b'[]'); say('done', result={})",
         "seal('model', b'onnx'); seal('result', b'{\"signature\": 3}'); say('done', result={})",
+        "seal('model', b'onnx'); seal('result', b'{\"signature\": {\"inputs\": [7]}}'); say('done', result={})",
+        f"seal('model', b'x'); seal('result', b'{RESULT[:-1]}, \"parameters\": -1}}'); say('done', result={{}})",
+        "seal('model', b'x'); seal('result', b'[' + b' ' * (64 << 20) + b']'); say('done', result={})",
     ],
 )
 def test_a_success_without_its_outputs_is_none(run: Run, acme: Deposit, program: str) -> None:
@@ -132,6 +142,14 @@ def test_a_version_that_the_process_rejects_is_kept_with_its_reasons(run: Run, a
     assert (job.state, job.result["state"]) == (State.SUCCEEDED, "rejected")
     with scope.tenant(acme.id, write=False):
         assert ModelVersion.objects.get().reasons == ["worse than the baseline"]
+
+
+def test_what_is_kept_unsealed_of_a_result_has_its_own_form_or_is_left_out(run: Run, acme: Deposit) -> None:
+    facts = '"weights_sha256": "patient 17", "torch_version": "2.13.0+cpu", "threads": [1]'
+    run(f"seal('model', b'onnx'); seal('result', b'{RESULT[:-1]}, {facts}}}'); say('done', result={{}})")
+    with scope.tenant(acme.id, write=False):
+        lineage = ModelVersion.objects.get().lineage
+    assert [lineage[name] for name in ("weights_sha256", "torch_version", "threads")] == [None, "2.13.0+cpu", None]
 
 
 def test_a_process_that_does_not_hear_a_cancel_is_killed(

@@ -158,3 +158,20 @@ def test_the_answers_of_a_prediction_are_not_for_who_may_read_jobs(acme: Deposit
         )
     answer = acme.key("jobs:read").get(f"/api/v1/jobs/{ids.text('job', job.id)}")
     assert answer.json()["result"] == {"deployment": "live", "model": "m", "version": 1, "rows": 1}
+
+
+def test_a_retry_needs_the_scopes_that_the_job_needed(acme: Deposit, digits: DatasetVersion) -> None:
+    made = acme.api.post("/api/v1/jobs", training(register={"model": "net", "deploy": "live"}))
+    where = made["Location"]
+    acme.api.post(f"{where}/cancel")
+    refused = acme.key("jobs:write").post(f"{where}/retry", {})
+    assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+    bound = acme.key("jobs:write", "deployments:write", allowed_models=["another"])
+    assert bound.post(f"{where}/retry", {}).json()["code"] == "model_not_allowed"
+    assert acme.key("jobs:write", "deployments:write").post(f"{where}/retry", {}).status_code == 202
+
+
+def test_a_key_bound_to_deployments_submits_no_job_that_changes_another(acme: Deposit, digits: DatasetVersion) -> None:
+    bound = acme.key("jobs:write", "deployments:write", allowed_models=["another"])
+    refused = bound.post("/api/v1/jobs", training(register={"model": "net", "deploy": "live"}))
+    assert (refused.status_code, refused.json()["code"]) == (403, "model_not_allowed")

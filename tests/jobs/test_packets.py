@@ -109,6 +109,10 @@ def test_a_metric_that_the_contract_does_not_name_is_left_out() -> None:
     assert packets.metrics(given) == {"train/loss": 1.0}
 
 
+def test_names_made_up_by_the_thousand_are_no_metrics() -> None:
+    assert packets.metrics({f"train/m{number}": 1.0 for number in range(3000)}) == {}
+
+
 def test_a_long_line_is_cut_and_null_characters_are_left_out() -> None:
     read = packets.parse(packet(type="log", level="shout", text="\x00" + "x" * 9000))
     assert read == Line("info", "x" * packets.TEXT_CHARACTERS)

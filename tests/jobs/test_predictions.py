@@ -296,3 +296,29 @@ def test_what_is_refused_for_a_full_queue_is_not_sealed_first(
     with pytest.raises(LimitReached):
         predicted(acme, {"deployment": live, "rows": [{"radius": 1}]})
     assert sorted((home / "objects").rglob("*")) == before
+
+
+def test_a_key_bound_to_other_deployments_changes_none(acme: Deposit, live: str) -> None:
+    bound = acme.key("deployments:write", allowed_models=["another"])
+    answers = [
+        bound.call("PATCH", f"/api/v1/deployments/{live}", {"limits": {"concurrency": 1}}),
+        bound.delete(f"/api/v1/deployments/{live}"),
+        bound.post("/api/v1/deployments", {"name": "third", "versions": [{"model": "net", "version": 1}]}),
+    ]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(403, "model_not_allowed")] * 3
+    own = acme.key("deployments:write", allowed_models=[live])
+    assert own.call("PATCH", f"/api/v1/deployments/{live}", {"limits": {"concurrency": 1}}).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_deployment_that_no_cell_serves_fails_with_its_reason_in_time(
+    acme: Deposit, live: str, digits: DatasetVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "DEADLINE_MS", 300)
+    for document in (
+        {"deployment": "live", "inputs": {"image": [[[[0] * 32] * 32]]}},
+        {"deployment": "live", "dataset": "digits"},
+    ):
+        job = predicted(acme, document)
+        assert worked().state == State.FAILED
+        assert shown(job)["error"]["code"] == "model_loading"

@@ -24,6 +24,7 @@ from strongroom.edge import core, database, http, native, principals, watch
 from strongroom.errors import Gone, Invalid, NotFound, Unavailable
 from strongroom.idempotency import services as idempotency
 from strongroom.jobs import services as jobs
+from strongroom.jobs.models import Job
 from strongroom.jobs.states import State
 from strongroom.rest import pages
 from strongroom.tenants import scope
@@ -163,18 +164,27 @@ def _location(id: str) -> list[tuple[bytes, bytes]]:
 
 def _document(principal: Principal, job_id: UUID) -> dict[str, Any]:
     with scope.tenant(principal.tenant_id, write=False):
-        return jobs.prediction_document(jobs.prediction(job_id))
+        return jobs.prediction_document(_found(principal, job_id))
+
+
+def _found(principal: Principal, job_id: UUID) -> Job:
+    """The prediction, which has its deployment's name; NotFound, Gone, Denied where the key is bound to others."""
+    job = jobs.prediction(job_id)
+    principal.require_model(job.name)
+    return job
 
 
 def _page(principal: Principal, state: str | None, limit: int, cursor: str | None) -> dict[str, Any]:
     with scope.tenant(principal.tenant_id, write=False):
         rows = jobs.predictions() if state is None else jobs.predictions().filter(state=state)
+        if principal.allowed_models:
+            rows = rows.filter(name__in=principal.allowed_models)
         return pages.page(rows, jobs.prediction_document, limit=limit, cursor=cursor)
 
 
 def _cancel(principal: Principal, job_id: UUID) -> dict[str, Any]:
     with scope.tenant(principal.tenant_id):
-        return jobs.prediction_document(jobs.cancel(principal.actor, jobs.prediction(job_id)))
+        return jobs.prediction_document(jobs.cancel(principal.actor, _found(principal, job_id)))
 
 
 # --- the download
@@ -196,7 +206,7 @@ class SealedOutput:
 
 def _sealed_output(principal: Principal, job_id: UUID) -> SealedOutput:
     with scope.tenant(principal.tenant_id, write=False):
-        artefact = jobs.prediction_output(jobs.prediction(job_id))
+        artefact = jobs.prediction_output(_found(principal, job_id))
         descriptor = vault.sealed_descriptor(artefact)
         return SealedOutput(principal.tenant_id, artefact.id, artefact.stored_bytes, descriptor)
 

@@ -22,7 +22,7 @@ from strongroom.tenants.names import NAME
 from training.spec import ImportSpec, TrainSpec
 
 KINDS = ("train", "import", "check", "predict")
-SCOPE_TO_DEPLOY = "deployments:write"
+SCOPE_TO_DEPLOY, SCOPE_TO_PREDICT = "deployments:write", "predict"
 
 
 class JobMaker(serializers.Serializer):
@@ -162,7 +162,7 @@ class JobsView(ResourceView):
     def post(self, request: Any) -> Response:
         """Submits a training or an import; with `dry_run` only says what would run."""
         plan = services.validate(request.data)
-        _may_deploy(request, plan.document)
+        _may_run(request, plan.document)
         if self.query["dry_run"]:
             return Response({"valid": True, "spec": plan.document, "spec_sha256": plan.sha256})
         return _accepted(services.submit_plan(self.actor, plan))
@@ -213,7 +213,9 @@ class RetryView(ResourceView):
     def post(self, request: Any, id: UUID) -> Response:
         """A new job from the spec of one that has ended."""
         self.body(JobNothing)
-        return _accepted(services.retry(self.actor, services.find(id)))
+        job = services.find(id)
+        _may_run(request, job.spec)
+        return _accepted(services.retry(self.actor, job))
 
 
 class LogsView(ResourceView):
@@ -246,10 +248,14 @@ class MetricsView(ResourceView):
         return Response(pages.page(rows, services.metric_document, oldest_first=True, **self.query))
 
 
-def _may_deploy(request: Any, spec: dict[str, Any]) -> None:
-    """A job that deploys does what its submitter may do."""
-    if (spec.get("register") or {}).get("deploy") is not None:
+def _may_run(request: Any, spec: dict[str, Any]) -> None:
+    """A job that deploys or predicts does what its submitter may do, the first time and at a retry."""
+    if (deployment := (spec.get("register") or {}).get("deploy")) is not None:
         request.principal.require(SCOPE_TO_DEPLOY)
+        request.principal.require_model(deployment)
+    if spec["kind"] == "predict":
+        request.principal.require(SCOPE_TO_PREDICT)
+        request.principal.require_model(spec["deployment"])
 
 
 def _accepted(job: JobRow) -> Response:

@@ -7,12 +7,14 @@ claims.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 from django.db import transaction
 
+from inference.signature import Signature, SignatureInvalid
 from strongroom import ids
 from strongroom.code_version import code_version
 from strongroom.datasets import services as datasets
@@ -30,6 +32,12 @@ from strongroom.tenants.actor import Actor
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 
+MOST_BYTES = 64 << 20  # of a document that the process sealed and that is read here whole
+FACTS = {
+    "weights_sha256": re.compile(r"[0-9a-f]{64}"),
+    "torch_version": re.compile(r"[0-9a-z.+]{1,40}"),
+    "threads": re.compile(r"[0-9]{1,4}"),
+}
 Output = Callable[[str], Artefact]  # the sealed output of a kind, as a row of this transaction
 
 
@@ -89,8 +97,7 @@ OF_KIND: dict[str, Callable[[Job, Done, Output], None]] = {"check": _check, "tra
 
 def _registered(job: Job, done: Done, output: Output, *, name: str, stage: str) -> ModelVersion:
     result = _opened(output("result"))
-    if not isinstance(result.get("signature"), dict):
-        raise Refused(failures.INTERNAL)
+    _check_result(result)
     reasons = [str(reason) for reason in done.result.get("reasons") or []]
     if done.result.get("state") == "rejected" and not reasons:
         reasons = ["the job's process rejected it"]
@@ -105,6 +112,23 @@ def _registered(job: Job, done: Done, output: Output, *, name: str, stage: str) 
         stage="candidate" if reasons else stage,
         reasons=reasons,
     )
+
+
+def _check_result(result: dict[str, Any]) -> None:
+    """What later readers take for granted. Refused. The lineage is no sealed column: its facts have their own form."""
+    try:
+        Signature.from_json(result["signature"])
+        if not isinstance(result.get("metrics") or {}, dict) or not _is_count(result.get("parameters")):
+            raise Refused(failures.INTERNAL)
+    except (KeyError, AttributeError, TypeError, SignatureInvalid):
+        raise Refused(failures.INTERNAL) from None
+    for name, form in FACTS.items():
+        if not form.fullmatch(str(result.get(name))):
+            result[name] = None
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (type(value) is int and 0 <= value < 1 << 63)
 
 
 def _lineage(job: Job, result: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +170,8 @@ def _succeed_with(job: Job, version: ModelVersion, deployed: str | None) -> None
 
 def _opened(artefact: Artefact) -> dict[str, Any]:
     """A small document that the process sealed: read once, kept in a sealed column, the file destroyed."""
+    if artefact.size_bytes > MOST_BYTES:
+        raise Refused(failures.INTERNAL)
     try:
         content = orjson.loads(vault.read_bytes(artefact))
     except orjson.JSONDecodeError:

@@ -62,11 +62,16 @@ def invalid_spec(problems: Sequence[specs.Problem], code: str = "invalid_spec") 
     return Invalid.all([FieldError(p.path, p.code, p.message, p.hint) for p in problems], code)
 
 
-def enqueue(actor: Actor, plan: Plan, *, retry_of: UUID | None = None, **fields: Any) -> Job:
+def check_queue() -> None:
+    """LimitReached queue_full."""
     if Job.objects.filter(state=State.QUEUED)[:WAITING_LIMIT].count() >= WAITING_LIMIT:
         raise LimitReached(
             f"{WAITING_LIMIT} jobs wait already; wait for some to start or cancel them", code="queue_full"
         )
+
+
+def enqueue(actor: Actor, plan: Plan, *, retry_of: UUID | None = None, **fields: Any) -> Job:
+    check_queue()
     resources = plan.spec.resources
     job = Job.objects.create(
         kind=plan.spec.kind,
