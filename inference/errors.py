@@ -97,5 +97,11 @@ class LoadFailed(InferenceError):
     code = "load_failed"
 
 
+class ModelCorrupt(LoadFailed):
+    """The sealed model is not what was sealed: its file was changed or exchanged, or the key is not its own."""
+
+    code = "artefact_corrupt"
+
+
 class ProtocolError(Exception):
     """Bytes that are no frame: the connection is closed, since nothing after them can be trusted."""

@@ -16,7 +16,7 @@ from uuid import UUID
 import orjson
 
 from inference.engine import MAX_MODEL_BYTES, OnnxEngine
-from inference.errors import LoadFailed, ProtocolError
+from inference.errors import LoadFailed, ModelCorrupt, ProtocolError
 from inference.protocol import Frame
 from inference.signature import Signature, SignatureInvalid
 from sealing import ArtefactCorrupt, Identity, SealReader
@@ -98,6 +98,8 @@ def _decrypted(order: LoadOrder, descriptor: int) -> bytes:
             reader.readinto(plain, workers=2 if size >= TWO_WORKERS_FROM_BYTES else 1)
         return store.getvalue()
     except ArtefactCorrupt:
-        raise LoadFailed("the sealed model does not open: its file, its key or its row is not the right one") from None
+        raise ModelCorrupt(
+            "the sealed model does not open: its file, its key or its row is not the right one"
+        ) from None
     except (OSError, MemoryError) as error:
         raise LoadFailed(f"the sealed model was not read ({type(error).__name__})") from None

@@ -119,7 +119,7 @@ def test_what_cannot_be_opened_is_failed_with_its_reason_and_the_neighbours_are_
     (node.home / "objects" / lost["object"]).unlink()
     node.start("agent")
     assert ask(node, good, "good").outputs
-    assert deposits.state(node, "acme", "bad", "failed")["error"] == "load_failed"
+    assert deposits.state(node, "acme", "bad", "failed")["error"] == "artefact_corrupt"
     assert deposits.state(node, "acme", "lost", "failed")["error"] == "artefact_corrupt"
     with pytest.raises(StrongroomError, match="could not be loaded"):
         ask(node, bad, "bad")

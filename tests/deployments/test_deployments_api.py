@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from strongroom.deployments.models import Deployment
+from strongroom.tenants import scope
 from tests.callers import Deposit
 from tests.registry.test_models_api import registered
 
@@ -110,3 +112,14 @@ def test_what_is_not_there_is_not_found_whatever_its_name(acme: Deposit, name: s
     path = f"/api/v1/deployments/{name}"
     for answer in (acme.api.get(path), acme.api.call("PATCH", path, {}), acme.api.delete(path)):
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_a_deployment_whose_model_was_changed_says_so(acme: Deposit) -> None:
+    registered(acme)
+    deployed(acme)
+    with scope.tenant(acme.id):
+        Deployment.objects.update(state="failed", error_code="artefact_corrupt")
+    body = acme.api.get("/api/v1/deployments/cats").json()
+    assert (body["state"], sorted(body["error"])) == ("failed", ["code", "hint", "message"])
+    assert body["error"]["code"] == "artefact_corrupt"
+    assert "not what was sealed" in body["error"]["message"]

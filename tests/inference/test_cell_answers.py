@@ -162,10 +162,10 @@ def test_stats_count_what_was_asked(mlp_cell: Cell, edge: Connection) -> None:
 class TestWhatIsNotLoaded:
     def test_the_wrong_key_opens_nothing(self, cell: Cell) -> None:
         refusal = cell.load("mlp", *graphs.mlp(), key=new_data_key())
-        assert (refusal.kind, refusal.fields()["code"]) == (protocol.ERROR, "load_failed")
+        assert (refusal.kind, refusal.fields()["code"]) == (protocol.ERROR, "artefact_corrupt")
 
     def test_another_artefacts_file_is_refused(self, cell: Cell) -> None:
-        assert cell.load("mlp", *graphs.mlp(), artefact=str(uuid4())).fields()["code"] == "load_failed"
+        assert cell.load("mlp", *graphs.mlp(), artefact=str(uuid4())).fields()["code"] == "artefact_corrupt"
 
     def test_a_cell_that_has_a_tenant_takes_no_other_ones_model(self, mlp_cell: Cell) -> None:
         refusal = mlp_cell.load("mlp2", *graphs.mlp(), tenant=str(uuid4()))

@@ -25,6 +25,15 @@ from strongroom.tenants.actor import Actor
 State = Deployment.State
 LIMITS: dict[str, Any] = {"requests_per_second": None, "concurrency": 64, "deadline_ms": 30_000}
 POLICY: dict[str, Any] = {"top_k": None, "decimals": None, "scores": True}
+FAULTS = {
+    "artefact_corrupt": (
+        "the sealed model is not what was sealed: it was changed, exchanged or lost",
+        "train or import it again, switch to that version, and tell the operator",
+    ),
+    "expired": ("the model or its keys were destroyed", "deploy another version"),
+    "not_found": ("the model version was deleted", "deploy another version"),
+    "load_killed": ("loading the model ended its process, twice", "the model may need more memory than a cell has"),
+}
 LIVE = (State.LOADING, State.READY, State.FAILED)
 
 
@@ -121,7 +130,8 @@ def document(row: Deployment) -> dict[str, Any]:
 def _error(row: Deployment) -> dict[str, str | None] | None:
     if row.error_code is None:
         return None
-    return {"code": row.error_code, "message": "the model could not be loaded", "hint": "see the agent's log"}
+    message, hint = FAULTS.get(row.error_code, ("the model could not be loaded", "see the agent's log"))
+    return {"code": row.error_code, "message": message, "hint": hint}
 
 
 def _traffic_document(version: ModelVersion, weight: int = 100, mode: str = "live") -> dict[str, Any]:
