@@ -1,8 +1,9 @@
 """The zygote and the cells that it forks, seen from the agent: start, load, unload, ask, notice the end.
 
 Frames and packets are those of docs/formats/processes.md. Knows no database and no policy: which cells there should be
-is keeper.py's. Everything runs on the agent's event loop, which is the process's main thread: the zygote is killed by
-the kernel when the thread that started it ends.
+is keeper.py's. What a cell says is read as strictly as a stranger's word: a hostile model may have taken it over.
+Everything runs on the agent's event loop, which is the process's main thread: the zygote is killed by the kernel when
+the thread that started it ends.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -33,6 +35,8 @@ ANSWER_SECONDS = 60.0
 ZYGOTE_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 SIGNATURE_OFFSET = 64
 BACKLOG = 512
+CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
+MESSAGE_CHARACTERS = 300
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +46,11 @@ class CellLost(Exception):
 
 
 class LoadRefused(Exception):
-    """The cell answered a load with an error; `code` is the cell's."""
+    """The cell answered with an error; `code` is the cell's where it is one, and so is the text, in one short line."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+    def __init__(self, code: object, message: object) -> None:
+        super().__init__(ascii(message)[1:-1][:MESSAGE_CHARACTERS])
+        self.code = code if isinstance(code, str) and CODE.fullmatch(code) else "load_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +183,8 @@ class Cell:
         ours.setblocking(False)
         return cls(tenant, device, path, pid, ours, zygote)
 
-    async def load(self, deployment: str, version: str, max_batch: int, order: Order) -> dict[str, Any]:
-        """Loaded and warm: seconds, resident_bytes. LoadRefused, CellLost. The order's key is wiped either way."""
+    async def load(self, deployment: str, version: str, max_batch: int, order: Order) -> int | None:
+        """Loaded and warm: the cell's resident bytes. LoadRefused, CellLost. The order's key is wiped either way."""
         fields = {
             "deployment": deployment,
             "version": version,
@@ -194,7 +198,7 @@ class Cell:
         try:
             frame = bytearray(encode(LOAD, 0, fields, [order.data_key, padding, order.signature]))
             try:
-                return (await self._ask(frame, LOAD_SECONDS, order.descriptor)).fields()
+                return _resident_bytes(_fields(await self._ask(frame, LOAD_SECONDS, order.descriptor)))
             finally:
                 frame[:] = bytes(len(frame))
         finally:
@@ -205,7 +209,11 @@ class Cell:
         await self._ask(bytearray(encode(UNLOAD, 0, {"model": deployment, "version": version})), ANSWER_SECONDS)
 
     async def stats(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
-        return (await self._ask(bytearray(encode(STATS, 0, {})), seconds)).fields()
+        """Its word for it. LoadRefused, CellLost."""
+        return _fields(await self._ask(bytearray(encode(STATS, 0, {})), seconds))
+
+    async def resident_bytes(self, seconds: float = ANSWER_SECONDS) -> int | None:
+        return _resident_bytes(await self.stats(seconds))
 
     def end(self) -> None:
         """Closes the connection, at which the cell goes by itself; a hanging one is killed."""
@@ -226,8 +234,8 @@ class Cell:
         finally:
             self._waiting.pop(number, None)
         if answer.kind == ERROR:
-            fields = answer.fields()
-            raise LoadRefused(str(fields.get("code")), str(fields.get("message")))
+            fields = _fields(answer)
+            raise LoadRefused(fields.get("code"), str(fields.get("message")))
         return answer
 
     async def _send(self, frame: bytearray, descriptor: int | None) -> None:
@@ -274,3 +282,16 @@ class Cell:
             if not future.done():
                 future.set_exception(CellLost("the cell ended"))
         self.on_end()
+
+
+def _fields(frame: Frame) -> dict[str, Any]:
+    try:
+        return frame.fields()
+    except ProtocolError:
+        raise CellLost("the cell says what nobody understands") from None
+
+
+def _resident_bytes(fields: dict[str, Any]) -> int | None:
+    """A number that a row can hold, or None."""
+    found = fields.get("resident_bytes")
+    return found if type(found) is int and 0 <= found < 1 << 63 else None

@@ -174,7 +174,7 @@ class Keeper:
             self._failed(key, wanted, "artefact_corrupt")
             return
         try:
-            facts = await cell.load(wanted.name, str(wanted.version), wanted.max_batch, order)
+            memory_bytes = await cell.load(wanted.name, str(wanted.version), wanted.max_batch, order)
         except LoadRefused as refusal:
             logger.warning("deployment %s of tenant %s: %s", wanted.name, self.tenant, refusal)
             self._failed(key, wanted, refusal.code)
@@ -184,12 +184,12 @@ class Keeper:
                 self._failed(key, wanted, "load_killed")
             raise
         else:
-            self._succeeded(key, wanted, facts.get("resident_bytes"))
+            self._succeeded(key, wanted, memory_bytes)
 
-    def _succeeded(self, key: tuple[str, str], wanted: Wanted, memory_bytes: object) -> None:
+    def _succeeded(self, key: tuple[str, str], wanted: Wanted, memory_bytes: int | None) -> None:
         self.failures.pop(key, None)
         self._deaths_while_loading.pop(key, None)
-        self._memory_bytes = memory_bytes if isinstance(memory_bytes, int) else None
+        self._memory_bytes = memory_bytes
         self.loaded.pop(key, None)  # the newest stands last
         self.loaded[key] = wanted
         self.state = "ready"
@@ -235,8 +235,8 @@ class Keeper:
         if self.cell is None or self.cell.ended.is_set():
             return
         try:
-            self._memory_bytes = int((await self.cell.stats(HANGING_SECONDS))["resident_bytes"])
-        except CellLost as error:
+            self._memory_bytes = await self.cell.resident_bytes(HANGING_SECONDS)
+        except (CellLost, LoadRefused) as error:
             logger.warning("cell of tenant %s: %s: ended", self.tenant, error)
             self.cell.end()
 

@@ -1,0 +1,72 @@
+"""A cell that a hostile model has taken over: whatever it tells the agent, the agent goes on for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from inference.protocol import ANSWER, ERROR, HEAD, STATS, FrameReader, encode
+from strongroom.deployments.cells import Cell, CellLost, LoadRefused
+
+
+def asked(answer: Callable[[int], bytes]) -> int | None:
+    """What the agent makes of it when it asks such a cell how it is; `answer` gets the request's number."""
+
+    async def whole() -> int | None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        zygote: Any = SimpleNamespace(kill=lambda pid: None)
+        cell = Cell(uuid4(), "cpu", Path("/nonexistent/cell.sock"), 0, ours, zygote)
+        loop = asyncio.get_running_loop()
+        with theirs:
+            asking = asyncio.ensure_future(cell.resident_bytes(5))
+            (frame,) = FrameReader().feed(await loop.sock_recv(theirs, 65536))
+            await loop.sock_sendall(theirs, answer(frame.request))
+            try:
+                return await asking
+            finally:
+                cell.end()
+
+    return asyncio.run(whole())
+
+
+def test_a_number_is_taken_where_a_row_can_hold_it() -> None:
+    assert asked(lambda number: encode(STATS, number, {"resident_bytes": 5})) == 5
+
+
+@pytest.mark.parametrize("told", [2**64 - 1, 2**63, -1, True, None, "5", 1.5, [5], {"a": 5}])
+def test_anything_else_is_no_number(told: Any) -> None:
+    assert asked(lambda number: encode(ANSWER, number, {"resident_bytes": told})) is None
+
+
+@pytest.mark.parametrize("header", [b"\xc1", b"\x91\x01", b"", b"\x81\x01\x01", b"\x91" * 900])
+def test_a_header_that_is_none_is_the_end_of_the_cell(header: bytes) -> None:
+    def frame(number: int) -> bytes:
+        return HEAD.pack(HEAD.size + len(header), STATS, 0, len(header), number, 0) + header
+
+    with pytest.raises(CellLost):
+        asked(frame)
+
+
+@pytest.mark.parametrize("code", ["x" * 41, "", "Ünder", "a\nb", 7, None, ["a"], {"a": 1}])
+def test_a_code_that_is_none_becomes_ours_and_a_text_is_one_short_line(code: Any) -> None:
+    with pytest.raises(LoadRefused) as told:
+        asked(lambda number: encode(ERROR, number, {"code": code, "message": "line\nline " + "é" * 5000}))
+    assert told.value.code == "load_failed"
+    assert str(told.value).isascii()
+    assert str(told.value).isprintable()
+    assert len(str(told.value)) <= 300
+
+
+def test_its_own_codes_are_kept() -> None:
+    with pytest.raises(LoadRefused) as told:
+        asked(lambda number: encode(ERROR, number, {"code": "artefact_corrupt", "message": b"x"}))
+    assert told.value.code == "artefact_corrupt"
