@@ -13,7 +13,7 @@ from strongroom import ids
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments import services as deployments
 from strongroom.errors import Conflict, Gone, Invalid, LimitReached, NotFound
-from strongroom.jobs import endings, plans, services
+from strongroom.jobs import answering, endings, plans, services
 from strongroom.jobs.models import Job
 from strongroom.jobs.states import State
 from strongroom.registry import services as registry

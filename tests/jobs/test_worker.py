@@ -96,3 +96,14 @@ def test_without_a_broker_work_is_taken_all_the_same(node: Node) -> None:
     assert until(lambda: ended(node), 60), node.log("worker")
     assert job(node)["state"] == "succeeded"
     assert node.stop("worker") == 0
+
+
+def test_a_worker_refuses_root_keys_that_are_another_database_s(node: Node) -> None:
+    submit(node)
+    for file in (node.home / "keys").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    done = node.manage("worker", check=False)
+    assert done.returncode != 0
+    assert "root keys" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -22,8 +22,8 @@ import numpy as np
 from inference.answer import Prediction
 from inference.protocol import Array, ProtocolError, pack_tensors, read_tensors, tensor_specs
 from inference.signature import InputRefused
-from strongroom.deployments.client import EngineLost, refused
-from strongroom.errors import Invalid, StrongroomError
+from strongroom.deployments.client import refused
+from strongroom.errors import Invalid
 from strongroom.jobs import endings, outcomes
 from strongroom.jobs.cells import Served, cells, served
 from strongroom.jobs.endings import Failure
@@ -100,16 +100,7 @@ def _result(asked: Future[list[Prediction]]) -> list[Prediction] | None:
 def _answer(of: Served, job: Job, lease: Lease, content: dict[str, Any]) -> None:
     """Rows or inputs: one question to the cell, then the end of the job."""
     asker = Asker(of, job, lease)
-    try:
-        found = asker.ask(_inputs(of, content))
-    except EngineLost:
-        with scope.tenant(job.tenant_id):
-            endings.lost(job)
-        return
-    except StrongroomError as error:
-        with scope.tenant(job.tenant_id):
-            endings.fail(job, outcomes.failure_of(error))
-        return
+    found = asker.ask(_inputs(of, content))
     with scope.tenant(job.tenant_id):
         if asker.wanted == "cancel":
             endings.cancel(job)

@@ -10,9 +10,9 @@ import threading
 
 from django.db import DatabaseError, InterfaceError, connections
 
-from strongroom.errors import StrongroomError, Unavailable
+from strongroom.deployments.client import EngineLost
+from strongroom.errors import StrongroomError
 from strongroom.jobs import answering, endings, failures, outcomes
-from strongroom.jobs.endings import Failure
 from strongroom.jobs.lease import Lease
 from strongroom.jobs.models import Attempt, Job
 from strongroom.jobs.moves import Moved
@@ -21,6 +21,8 @@ from strongroom.rest.problem import log_failure
 from strongroom.tenants import scope
 from strongroom.vault import services as vault
 
+AWAY = frozenset({"keys_unavailable", "database_unavailable", "queue_full"})  # and back in a while
+AWAY_SECONDS = 2.0
 logger = logging.getLogger(__name__)
 
 
@@ -43,23 +45,14 @@ def _work(job: Job, attempt: Attempt, lease: Lease) -> None:
 
 
 def _unforeseen(job: Job, error: Exception) -> None:
-    """Before or around the process: keys that are away hand the job back, a corrupt input fails it."""
+    """Around the work: what is away for a while hands the job back, a lost engine or database costs the attempt."""
     if isinstance(error, DatabaseError | InterfaceError):
         log_failure(error)
         connections.close_all()  # of this thread: the next try connects afresh
     try:
         with scope.tenant(job.tenant_id):
             job.refresh_from_db(fields=["state", "cancel_requested_at"])
-            if isinstance(error, Unavailable) and error.code != "storage_full":
-                endings.hand_back(job, outcome="drained", wait_seconds=2)
-                return
-            if isinstance(error, DatabaseError | InterfaceError):
-                endings.lost(job)
-                return
-            if not isinstance(error, StrongroomError | vault.ArtefactCorrupt):
-                logger.error("job %s, attempt %s: unforeseen", job.id, job.attempt)
-                log_failure(error)
-            endings.fail(job, _failure(error))
+            _end(job, error)
     except Moved:
         pass
     except Exception as failure:
@@ -68,7 +61,17 @@ def _unforeseen(job: Job, error: Exception) -> None:
         log_failure(failure)
 
 
-def _failure(error: Exception) -> Failure:
-    if isinstance(error, vault.ArtefactCorrupt):
-        return failures.ARTEFACT_CORRUPT
-    return outcomes.failure_of(error) if isinstance(error, StrongroomError) else failures.INTERNAL
+def _end(job: Job, error: Exception) -> None:
+    match error:
+        case StrongroomError() if error.code in AWAY:
+            endings.hand_back(job, outcome="drained", wait_seconds=AWAY_SECONDS)
+        case EngineLost() | DatabaseError() | InterfaceError():
+            endings.lost(job)
+        case StrongroomError():
+            endings.fail(job, outcomes.failure_of(error))
+        case vault.ArtefactCorrupt():
+            endings.fail(job, failures.ARTEFACT_CORRUPT)
+        case _:
+            logger.error("job %s, attempt %s: unforeseen", job.id, job.attempt)
+            log_failure(error)
+            endings.fail(job, failures.INTERNAL)

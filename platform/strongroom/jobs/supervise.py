@@ -8,7 +8,6 @@ becomes is in outcomes.py, what an end means in endings.py.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -97,12 +96,11 @@ class Supervision:
         # The process watches its time over all attempts; this is for one that does not.
         deadline = time.monotonic() + resources["max_seconds"] + GRACE_SECONDS
         mode = cast(sandbox.Mode, settings.ENVIRONMENT.sandbox)
-        self.process = Process(memory_bytes=resources["memory_bytes"], mode=mode)
         try:
-            self._process.send(prepared.packet, prepared.descriptors)
+            self.process = Process(memory_bytes=resources["memory_bytes"], mode=mode)
+            self.process.send(prepared.packet, prepared.descriptors)
         finally:
-            for descriptor in prepared.descriptors:
-                os.close(descriptor)
+            close(prepared.descriptors)
         asked: Want | None = None
         kill_at = deadline
         while True:

@@ -19,7 +19,7 @@ _folder = HOME / "broker"
 for _name in ("messages", "control"):
     (_folder / _name).mkdir(parents=True, exist_ok=True, mode=0o700)
 CELERY |= {
-    "broker_url": "filesystem://",
+    "broker_url": "filesystem://localhost",
     "broker_transport": "strongroom.broker:Transport",
     "broker_transport_options": {
         "data_folder_in": str(_folder / "messages"),

@@ -11,13 +11,17 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from typing import Any
 
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
 from celery.worker import state
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, OperationalError, connections
 
+import sandbox
 from strongroom.celery import app
 from strongroom.jobs import tasks
 from strongroom.jobs.worker import Worker
@@ -37,7 +41,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         environment = settings.ENVIRONMENT
-        vault.verify_ring()
+        _check()
         worker = Worker(
             options["node"],
             tuple(environment.listed("queues")),
@@ -66,6 +70,7 @@ class Command(BaseCommand):
 
     def _listen(self, node: str, stopping: threading.Event) -> None:
         """Celery's consumer until the stop; when it ends by itself (a broker that breaks it), it is begun again."""
+        warnings.filterwarnings("ignore", category=SecurityWarning)  # "as root": it takes JSON without content only
         while not stopping.is_set():
             consumer = app.Worker(
                 hostname=f"{node}-{time.monotonic_ns()}",
@@ -85,3 +90,20 @@ class Command(BaseCommand):
                 logger.error("the consumer of wake-ups ended; jobs go on by looking at the table")
                 log_failure(error)
             stopping.wait(RESTART_SECONDS)
+
+
+def _check() -> None:
+    """Refuses to start with another database's root keys, or without the walls that the operator requires."""
+    missing = sandbox.report().missing
+    if settings.ENVIRONMENT.sandbox == "require" and missing:
+        raise CommandError(str(sandbox.SandboxUnavailable(missing)))
+    try:
+        vault.verify_ring()
+    except vault.WrongRing as error:
+        raise CommandError(str(error)) from None
+    except OperationalError as error:
+        logger.warning("the root keys cannot be checked now: the database answers %s", type(error).__name__)
+    except DatabaseError:
+        raise CommandError("the database is not of this version; run 'manage.py migrate'") from None
+    finally:
+        connections.close_all()
