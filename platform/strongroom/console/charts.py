@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 POINTS = 300  # of a line: more than a screen has room for
+METRICS = ("loss", "accuracy", "r2")
 PARTS = ("train", "validation")  # the test part is judged once, at the end
 Line = list[tuple[float, float]]
 
@@ -18,9 +19,10 @@ def curves(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Line]]:
     found: dict[str, dict[str, Line]] = {}
     for event in events:
         part, _, metric = event["name"].partition("/")
-        if part in PARTS and event.get("epoch") is not None:
+        if metric in METRICS and part in PARTS and event.get("epoch") is not None:
             found.setdefault(metric, {}).setdefault(part, []).append((event["epoch"], event["value"]))
-    return {metric: {part: thinned(lines[part]) for part in PARTS if part in lines} for metric, lines in found.items()}
+    ordered = [(metric, found[metric]) for metric in METRICS if metric in found]
+    return {metric: {part: thinned(lines[part]) for part in PARTS if part in lines} for metric, lines in ordered}
 
 
 def thinned(line: Line) -> Line:

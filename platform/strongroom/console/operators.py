@@ -36,7 +36,7 @@ class OperatorAdmin(ClosedAdmin):
 
     columns: ClassVar[tuple[str, ...]]
     list_display_links = None
-    ordering: Any = ("-id",)
+    ordering = ("-id",)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.admin_site.has_permission(request)

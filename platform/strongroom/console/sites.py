@@ -36,7 +36,9 @@ class ClosedSite(UnfoldAdminSite):
     login_template = "console/login.html"
     admin_base: type[ClosedAdmin]
 
-    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
+    def admin_view(  # type: ignore[override]  # the stubs bind the view's type, which a wrapper cannot give
+        self, view: Callable[..., Any], cacheable: bool = False
+    ) -> Callable[..., Any]:
         """`{% url 'admin:…' %}` in a page of this site leads to this site, not to the one named admin."""
 
         def named(request: Any, *args: Any, **kwargs: Any) -> Any:
@@ -63,21 +65,27 @@ class ClosedSite(UnfoldAdminSite):
             path("password_change/", view(self.password_change), name="password_change"),
             path("password_change/done/", view(self.password_change_done), name="password_change_done"),
             *self.own_urls(),
-            *(path(f"{admin.slug}/", include(admin.urls)) for admin in self._registry.values()),
+            *(path(f"{admin.slug}/", include(admin.urls)) for admin in self.pages()),
         ]
 
     def own_urls(self) -> list[Any]:
         return []
 
-    def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+    def pages(self) -> list[ClosedAdmin]:
+        """The classes registered here."""
+        return [admin for admin in self._registry.values() if isinstance(admin, ClosedAdmin)]
+
+    def login(self, request: Any, extra_context: Any = None) -> HttpResponse:
         """After signing in one lands on this site, though the form was opened without `?next=`."""
-        request.current_app = self.name  # type: ignore[attr-defined]  # as in admin_view
+        request.current_app = self.name  # as in admin_view
         request.GET = request.GET.copy()
         request.GET.setdefault(REDIRECT_FIELD_NAME, reverse(f"{self.name}:index"))
         return super().login(request, extra_context)
 
-    def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        request.current_app = self.name  # type: ignore[attr-defined]
+    def logout(  # type: ignore[override]  # Django answers with a redirect, too
+        self, request: Any, extra_context: Any = None
+    ) -> HttpResponse:
+        request.current_app = self.name
         return super().logout(request, extra_context)
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
@@ -152,7 +160,9 @@ class ClosedAdmin(ModelAdmin):
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         raise Http404
 
-    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> None:
+    def log_addition(  # type: ignore[override]  # there is no entry to give back
+        self, request: HttpRequest, obj: Any, message: Any
+    ) -> None:
         """Django's log has no tenant; audit/ is written by the services."""
 
     log_change = log_deletion = log_deletions = log_addition

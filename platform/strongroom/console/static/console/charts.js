@@ -8,12 +8,16 @@ function themed(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+function epochs() {
+  return Number(document.getElementById("curves").dataset.epochs) || undefined;
+}
+
 function options() {
   const text = themed("--sr-dim"), grid = themed("--sr-grid");
   const axis = title => ({ title: { display: Boolean(title), text: title, color: text }, ticks: { color: text }, grid: { color: grid } });
   return {
     animation: false, maintainAspectRatio: false, parsing: false, interaction: { mode: "nearest", axis: "x", intersect: false },
-    scales: { x: { ...axis("epoch"), type: "linear" }, y: axis("") },
+    scales: { x: { ...axis("epoch"), type: "linear", min: 1, suggestedMax: epochs(), ticks: { color: text, precision: 0 } }, y: axis("") },
     plugins: { legend: { labels: { color: text, boxWidth: 10, boxHeight: 10 } } },
   };
 }
@@ -37,6 +41,7 @@ function drawCurves() {
   if (!points) return;
   for (const [metric, lines] of Object.entries(JSON.parse(points.dataset.curves))) {
     const chart = chartOf(metric);
+    chart.options.scales.x.suggestedMax = epochs();
     chart.data.datasets = Object.entries(lines).map(([part, line]) => ({
       label: part, data: line.map(([x, y]) => ({ x, y })), borderColor: COLOURS[part], backgroundColor: COLOURS[part],
       borderWidth: 2, pointRadius: line.length > 60 ? 0 : 2, tension: 0.2,

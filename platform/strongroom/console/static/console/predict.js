@@ -65,7 +65,10 @@ function image(file) {
 
 if (box) {
   const input = box.querySelector("#file");
-  if (input) input.addEventListener("change", () => input.files[0] && image(input.files[0]));
+  if (input) {
+    input.hasChangeListener = true;  // else unfold, once all is loaded, looks for a text field beside it and falls
+    input.addEventListener("change", () => input.files[0] && image(input.files[0]));
+  }
   const button = box.querySelector("[data-ask]");
   if (button) button.addEventListener("click", () => ask(box.querySelector("#body").value, "application/json"));
 }

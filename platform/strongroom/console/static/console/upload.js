@@ -4,6 +4,7 @@
 // the session before it reads the first byte; the tenant too, so that a switch in another tab changes nothing.
 const form = document.getElementById("upload");
 const input = document.getElementById("file");
+input.hasChangeListener = true;  // else unfold, once all is loaded, looks for a text field beside it and falls
 const sending = form.querySelector("[data-sending]");
 const failed = form.querySelector("[data-failed]");
 const FORMATS = { csv: "csv", npz: "npz", zip: "images" };

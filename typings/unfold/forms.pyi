@@ -1,0 +1,3 @@
+from django.contrib.admin.forms import AdminAuthenticationForm
+
+class AuthenticationForm(AdminAuthenticationForm): ...
