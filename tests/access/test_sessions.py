@@ -1,6 +1,7 @@
 """The native API with a signed-in session: CSRF, the chosen tenant, the role's scopes."""
 
 import pytest
+from django.contrib.sessions.models import Session
 
 from strongroom.access import sessions
 from strongroom.access.services import member_principal
@@ -155,3 +156,33 @@ def test_signing_in_does_not_make_every_process_forget(acme: Deposit) -> None:
 
 def test_nobody_is_nobody(db: None) -> None:
     assert Api().get(TENANT).json()["code"] == "key_missing"
+
+
+def test_who_reads_the_table_of_sessions_has_nobodys_session(acme: Deposit) -> None:
+    api = signed_in(acme.owner.user)
+    cookie = api.client.cookies["sessionid"].value
+    rows = list(Session.objects.values_list("session_key", flat=True))
+    assert len(rows) == 1
+    assert cookie not in rows
+    thief = Api()
+    thief.client.cookies["sessionid"] = rows[0]
+    assert thief.get(TENANT).json()["code"] == "key_missing"
+    assert api.get(TENANT).status_code == 200
+
+
+def test_signing_out_forgets_the_session_and_signing_in_makes_a_new_one(acme: Deposit) -> None:
+    api = signed_in(acme.owner.user)
+    before = api.client.cookies["sessionid"].value
+    api.client.force_login(acme.owner.user)
+    assert api.client.cookies["sessionid"].value == before  # the same person goes on
+    api.client.logout()
+    assert not Session.objects.exists()
+    api.client.cookies["sessionid"] = before
+    api.client.force_login(acme.owner.user)
+    assert api.client.cookies["sessionid"].value != before
+
+
+@pytest.mark.parametrize("cookie", ["", "short", "x" * 5000, '"\\000\\000aaaaaaaaaa"', "ü" * 40])
+def test_a_cookie_that_is_no_session_is_nobody(acme: Deposit, cookie: str) -> None:
+    stranger = Api()
+    assert stranger.get(TENANT, Cookie=f"sessionid={cookie}").json()["code"] == "key_missing"

@@ -174,7 +174,7 @@ def test_the_panels_session_uploads_with_its_csrf_token_only(house: House) -> No
     program = """
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-from django.contrib.sessions.backends.db import SessionStore
+from strongroom.access.session_store import SessionStore
 from strongroom.tenants.models import User
 user = User.objects.get(email="owner@alpha.test")
 session = SessionStore()

@@ -71,3 +71,14 @@ def test_up_ends_all_with_ctrl_c(node: Node) -> None:
     assert node.processes["up"].wait(30) == 0
     assert not any(alive(pid) for pid in children)
     assert node.status("/api/v1/health/live") is None
+
+
+def test_what_a_process_writes_is_its_users_alone_and_it_leaves_no_image_of_its_memory() -> None:
+    with Node("embedded") as node:
+        found = node.shell(
+            "import json, os, pathlib, resource, sys\n"
+            "pathlib.Path('written').touch()\n"
+            "mode = oct(os.stat('written').st_mode & 0o777)\n"
+            "print(json.dumps([mode, resource.getrlimit(resource.RLIMIT_CORE)[0] <= 1]))"
+        )
+        assert found == ["0o600", True]

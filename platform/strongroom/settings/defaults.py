@@ -102,6 +102,7 @@ STORAGES = {
 FILE_UPLOAD_HANDLERS = ["strongroom.rest.requests.RefuseFiles"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 
+SESSION_ENGINE = "strongroom.access.session_store"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
