@@ -75,3 +75,10 @@ def test_bytes_that_are_no_json_are_none(body: bytes) -> None:
         json.loads(body)
     except ValueError:
         assert arrays.parse(body) is None
+
+
+@pytest.mark.parametrize(
+    "body", [rb'{"x": "\ud800"}', b'{"x": "\xff"}', b"[" * 5000, b"", b'{"inputs": {"x": [1e999]}}']
+)
+def test_what_simdjson_does_not_read_is_none(body: bytes) -> None:
+    assert arrays.parse(body) is None

@@ -32,9 +32,12 @@ def parse(body: bytes) -> Any:
     except ValueError:
         return None
     except (AttributeError, RuntimeError):
-        # none yet, or somebody still holds objects of the last document: they keep their parser
-        _local.parser = simdjson.Parser()
-        return parse(body)
+        pass  # none yet, or somebody still holds objects of the last document: they keep their parser
+    _local.parser = simdjson.Parser()
+    try:
+        return _local.parser.parse(body)
+    except (ValueError, RuntimeError):  # half a surrogate is a RuntimeError
+        return None
 
 
 def inputs(body: bytes, tensors: Sequence[Tensor]) -> dict[str, Array] | None:
