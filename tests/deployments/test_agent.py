@@ -203,3 +203,14 @@ def test_while_the_keys_are_away_a_deployment_loads_and_once_they_are_back_it_se
     assert caught.value.code == "model_loading"
     (node.home / "keys-away").rename(node.home / "keys")
     assert ask(node, made, "digits").outputs
+
+
+def test_other_root_keys_than_the_databases_are_refused_at_the_start(node: Node) -> None:
+    deposits.deploy(node, ("acme", "digits"))
+    for file in (node.home / "keys").rglob("*.key"):
+        file.unlink()
+    done = node.manage("agent", check=False)
+    assert done.returncode != 0
+    assert "root keys" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (node.home / "runtime").exists()

@@ -37,6 +37,7 @@ from strongroom.deployments.keeper import Keeper, Ties
 from strongroom.deployments.rows import Reading, Report, Reports, Wanted
 from strongroom.deployments.targets import ASK_SOCKET, CELLS, OPEN_SOCKET
 from strongroom.errors import StrongroomError, Unavailable
+from strongroom.vault import services as vault
 
 POLL_SECONDS = 0.3
 BEAT_SECONDS = 5.0
@@ -95,6 +96,7 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         self.zygote.watch()
+        await self._check_root_keys()
         self._publish()
         server = await asyncio.start_unix_server(self._opened, str(self.folder / OPEN_SOCKET), limit=MAX_LINE_BYTES)
         with self._doorbell():
@@ -102,6 +104,17 @@ class Agent:
             await self._follow()
         server.close()
         await self._end()
+
+    async def _check_root_keys(self) -> None:
+        """AgentRefused with other root keys than the database's: every model would seem to be destroyed."""
+        try:
+            await self._visit(vault.verify_ring)
+        except vault.WrongRing as error:
+            self.zygote.end()
+            self._forget_folder()
+            raise AgentRefused(str(error)) from None
+        except Error as error:
+            logger.warning("the root keys cannot be checked now: the database answers %s", type(error).__name__)
 
     # --- what is wanted ---
 
@@ -284,6 +297,9 @@ class Agent:
             async with asyncio.timeout(STOP_SECONDS):
                 await self._visit(rows.forget_replicas, self.node)
         self._database.shutdown(wait=False, cancel_futures=True)
+        self._forget_folder()
+
+    def _forget_folder(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.home / "runtime").unlink(missing_ok=True)
 
