@@ -108,7 +108,7 @@ def test_the_form_says_what_rest_says(send: Any, at_acme: Filled) -> None:
         ({"name": "Not A Name"}, "name", ""),
         ({"name": None}, "name", "required"),
         ({"dataset": None}, "dataset", "required"),
-        ({"dataset": "globex-digits@1"}, "dataset", "Select a valid choice"),
+        ({"dataset": "acme-digits@2"}, "dataset", "Select a valid choice"),
         ({"model": "resnet"}, "model", "Select a valid choice"),
         ({"target": "price"}, "target", "is not the data set's target"),
         ({"train_part": "0.9"}, "train_part", "must add up to 1"),
@@ -120,11 +120,19 @@ def test_the_form_says_what_rest_says(send: Any, at_acme: Filled) -> None:
     ],
 )
 def test_an_error_is_at_its_field(
-    changed: dict[str, str | None], field: str, said: str, send: Any, at_acme: Filled, at_globex: Filled
+    changed: dict[str, str | None], field: str, said: str, send: Any, at_acme: Filled
 ) -> None:
     found = errors(send(**changed))
     assert field in found, found
     assert any(said in text for text in found[field]), found
+    assert submitted(at_acme) == []
+
+
+def test_another_tenants_data_set_is_no_choice(send: Any, at_acme: Filled, at_globex: Filled) -> None:
+    assert "Select a valid choice" in errors(send(dataset="globex-digits@1"))["dataset"][0]
+    assert "dataset" not in errors(send(dataset="acme-digits@1", lr="0"))
+    over = json.dumps({"dataset": {"name": "globex-digits", "version": 1}})
+    assert "there is no data set" in errors(send(advanced=over))["dataset"][0]
     assert submitted(at_acme) == []
 
 

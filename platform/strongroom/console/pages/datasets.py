@@ -19,6 +19,8 @@ from strongroom.datasets.models import DatasetVersion
 from strongroom.jobs import services as jobs
 
 CLASSES = 200  # of a column drawn as bars
+COLUMNS = 300  # in the table of statistics
+LABEL_CHARACTERS = 24  # of the widest name of a class; a longer one is cut
 
 
 class DatasetVersionAdmin(TenantAdmin):
@@ -61,7 +63,8 @@ class DatasetVersionAdmin(TenantAdmin):
         may_train = "jobs:write" in principal_of(request).scopes
         return {
             "document": services.document(obj),
-            "columns": columns,
+            "columns": columns[:COLUMNS],
+            "columns_left_out": max(0, len(columns) - COLUMNS),
             "bars": [_bars(column) for column in columns if column.get("classes")],
             "check_job": jobs.jobs().filter(id=obj.check_job_id).first() if obj.check_job_id else None,
             "train_url": f"{reverse('admin:jobs_job_train')}?dataset={obj}" if may_train else None,
@@ -97,4 +100,6 @@ def _bars(column: dict[str, Any]) -> dict[str, Any]:
     classes = column["classes"]
     most = max((entry["rows"] for entry in classes), default=0) or 1
     rows = [(entry["name"], entry["rows"], round(100 * entry["rows"] / most, 1)) for entry in classes[:CLASSES]]
-    return {"name": column["name"], "rows": rows, "left_out": max(0, len(classes) - CLASSES)}
+    width = min(LABEL_CHARACTERS, max((len(name) for name, _, _ in rows), default=0) + 2)
+    left_out = max(0, len(classes) - CLASSES)
+    return {"name": column["name"], "rows": rows, "left_out": left_out, "label_width": width}

@@ -50,12 +50,21 @@ function drawCurves() {
   }
 }
 
+let follows = true;  // the log's tail, until somebody scrolls up
+
 function drawLog() {
   const lines = document.getElementById("lines"), log = document.getElementById("log");
   if (!lines || !log) return;
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 24;  // who has scrolled up stays there
+  const kept = log.scrollTop;
   log.replaceChildren(...lines.cloneNode(true).childNodes);  // copies: one swap may settle twice
-  if (atEnd) log.scrollTop = log.scrollHeight;
+  log.scrollTop = follows ? log.scrollHeight : kept;
+}
+
+for (const kind of ["wheel", "touchmove", "keyup", "pointerup"]) {
+  document.getElementById("log").addEventListener(kind, () => setTimeout(() => {
+    const log = document.getElementById("log");
+    follows = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
+  }, 100), { passive: true });
 }
 
 function draw() {

@@ -34,3 +34,13 @@ function followOptimizer() {
   follow();
 }
 followOptimizer();
+
+// A moving part that is no longer there (signed out, deleted, another tenant chosen): show what is there instead.
+document.addEventListener("htmx:beforeSwap", event => {
+  const asked = new URL(event.detail.pathInfo.requestPath, location.origin).pathname;
+  const answered = new URL(event.detail.xhr.responseURL).pathname;
+  if (asked !== answered || event.detail.xhr.status === 404) {
+    event.preventDefault();
+    location.reload();
+  }
+});

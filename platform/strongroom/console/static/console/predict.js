@@ -42,6 +42,8 @@ function prediction(each) {
   }
   part.append(line("span", "sr-label", each.label));
   const scores = each.scores ? Object.entries(each.scores) : [[each.label, each.score]];
+  const longest = Math.max(...scores.map(([label]) => label.length));
+  part.style.setProperty("--label", `${Math.min(24, longest + 2)}ch`);
   for (const [label, score] of scores.sort((a, b) => b[1] - a[1]).slice(0, MAX_BARS)) part.append(bar(label, score, label === each.label));
   return part;
 }
