@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -58,6 +60,23 @@ def test_a_key_bound_to_other_deployments_sees_no_prediction_of_this_one(house: 
     own = house.key("predict", allowed_models=["mlp"])
     assert house.get(f"{PATH}/{id}", key=own).status == 200
     assert house.get(PATH, key=own).json["data"][0]["id"] == id
+
+
+def test_a_stream_tells_nothing_more_to_a_key_that_was_revoked(house: House) -> None:
+    id = house.post(PATH, INPUTS).json["id"]
+    made = house.post("/api/v1/keys", {"name": "watcher", "scopes": ["jobs:read"]}).json
+    connection = http.client.HTTPConnection("127.0.0.1", house.node.port, timeout=30)
+    headers = {"Authorization": f"Bearer {made['secret']}"}
+    connection.request("GET", f"/api/v1/jobs/{id.replace('pred_', 'job_')}/events", headers=headers)
+    stream = connection.getresponse()
+    assert (stream.status, stream.readline()) == (200, b": stream\n")
+    assert house.call("DELETE", f"/api/v1/keys/{made['id']}").status == 204
+    time.sleep(1.5)
+    assert house.post(f"{PATH}/{id}/cancel", {}).status == 202
+    told = stream.read()
+    connection.close()
+    assert b"queued" in told
+    assert b"cancelled" not in told
 
 
 @pytest.mark.parametrize(

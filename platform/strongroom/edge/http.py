@@ -29,6 +29,7 @@ Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 MAX_QUERY_FIELDS = 50
+SMALL_BYTES = 64 * 1024
 
 
 class Disconnected(Exception):
@@ -94,6 +95,12 @@ class Request:
         if len(body) > limit:
             raise too_large(limit)
         return body
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its body may be more than a read or two bring: told by its length, or by telling none."""
+        length = self.headers.get(b"content-length")
+        return b"transfer-encoding" in self.headers if length is None else int(length) > SMALL_BYTES
 
     async def _rest(self, body: bytes, limit: int) -> bytes:
         whole = bytearray(body)

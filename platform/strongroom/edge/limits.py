@@ -1,4 +1,5 @@
-"""Rates and concurrency of predictions, in the memory of one process: its even share of the node's limits.
+"""Rates and concurrency of predictions, in the memory of one process: its even share of the node's limits. And places
+for what holds memory or a connection for long (uploads, streams, large bodies), so that no tenant takes all of them.
 
 Knows tenants and deployments as ids only. Everything runs on the event loop's thread.
 """
@@ -6,11 +7,14 @@ Knows tenants and deployments as ids only. Everything runs on the event loop's t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from uuid import UUID
 
 from django.conf import settings
 
+from strongroom.edge import http
 from strongroom.edge.snapshot import Served
 from strongroom.errors import LimitReached
 
@@ -85,6 +89,45 @@ class Limits:
                 code="rate_limited",
                 retry_after_seconds=1 if wait == math.inf else max(1, math.ceil(wait)),
             )
+
+
+class Places:
+    """So many at once of one process, and of one tenant."""
+
+    def __init__(self, what: str, *, of_all: int, of_one: int) -> None:
+        self._what, self._of_all, self._of_one = what, of_all, of_one
+        self._taken: dict[UUID, int] = {}
+        self._all = 0
+
+    @contextmanager
+    def taken(self, tenant_id: UUID) -> Iterator[None]:
+        """A place, while the block runs; LimitReached."""
+        self.check(tenant_id)
+        self._taken[tenant_id] = self._taken.get(tenant_id, 0) + 1
+        self._all += 1
+        try:
+            yield
+        finally:
+            self._all -= 1
+            if left := self._taken.pop(tenant_id) - 1:
+                self._taken[tenant_id] = left
+
+    def check(self, tenant_id: UUID) -> None:
+        own = self._taken.get(tenant_id, 0) >= self._of_one
+        if own or self._all >= self._of_all:
+            count = self._of_one if own else self._of_all
+            raise LimitReached(f"{count} {self._what} are open already; try again", code="concurrency_limited")
+
+
+BODIES = Places("large bodies", of_all=256, of_one=64)
+
+
+async def body(request: http.Request, tenant_id: UUID, limit: int) -> bytes:
+    """The whole body; a large one has a place while it arrives. As Request.body, and LimitReached."""
+    if not request.is_large:
+        return await request.body(limit)
+    with BODIES.taken(tenant_id):
+        return await request.body(limit)
 
 
 LIMITS = Limits(max(1, settings.ENVIRONMENT.number("web_processes")))

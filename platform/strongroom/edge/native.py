@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from django.conf import settings
 
-from strongroom.edge import arrays, core, http, principals
+from strongroom.edge import arrays, core, http, limits, principals
 from strongroom.edge.snapshot import Served
 from strongroom.errors import FieldError, Invalid
 
@@ -25,7 +25,7 @@ MAX_BODY_BYTES = settings.ENVIRONMENT.number("max_body_bytes")
 
 async def predict(request: http.Request, name: str) -> http.Answer:
     principal = principals.known(request) or await principals.of(request)
-    body = await request.body(MAX_BODY_BYTES)
+    body = await limits.body(request, principal.tenant_id, MAX_BODY_BYTES)
     is_json = request.headers.get(b"content-type") == http.JSON
     read: Callable[[Served], core.Inputs] = partial(read_json, body) if is_json else partial(_read, request, body)
     result = await core.predict(principal, name, read, is_large=len(body) > core.LARGE_BYTES)

@@ -18,7 +18,7 @@ from inference.errors import InputRefused
 from inference.protocol import MAX_AXES, Array, datatype_of
 from inference.signature import Tensor, from_json, nearest
 from strongroom import __version__
-from strongroom.edge import arrays, core, health, http, principals
+from strongroom.edge import arrays, core, health, http, limits, principals
 from strongroom.edge.snapshot import Served
 from strongroom.errors import Invalid, Malformed, StrongroomError, Unavailable
 from strongroom.rest import problem
@@ -68,7 +68,7 @@ async def infer(request: http.Request, name: str, version: str | None = None) ->
         raise Malformed(BINARY)
     if request.header(b"content-encoding").lower() not in {"", "identity"}:
         raise Malformed("a compressed body is not taken in this version: send it as it is")
-    body = await request.body(MAX_BODY_BYTES)
+    body = await limits.body(request, principal.tenant_id, MAX_BODY_BYTES)
     asked = Asked(body)
     is_large = len(body) > core.LARGE_BYTES
     result = await core.predict(

@@ -20,7 +20,7 @@ from sealing import Identity, SealReader
 from strongroom import ids
 from strongroom.access.services import Principal
 from strongroom.deployments.targets import OPEN_SOCKET
-from strongroom.edge import core, database, http, native, principals, watch
+from strongroom.edge import core, database, http, limits, native, principals, watch
 from strongroom.errors import Gone, Invalid, NotFound, Unavailable
 from strongroom.idempotency import services as idempotency
 from strongroom.jobs import services as jobs
@@ -41,7 +41,7 @@ async def submit(request: http.Request) -> http.Answer:
     principal = await principals.of(request)
     principal.require("predict")
     key = request.headers.get(b"idempotency-key")
-    body = await _body(request)
+    body = await _body(request, principal)
     document = http.parse(body)
     if isinstance(document, dict) and isinstance(name := document.get("deployment"), str):
         principal.require_model(name)
@@ -106,10 +106,10 @@ async def output(request: http.Request, id: str) -> http.Answer:
 # --- submitting
 
 
-async def _body(request: http.Request) -> bytes:
+async def _body(request: http.Request, principal: Principal) -> bytes:
     if request.media_type not in {"application/json", ""}:
         raise http.unsupported(request.media_type, ["application/json"])
-    return await request.body(native.MAX_BODY_BYTES)
+    return await limits.body(request, principal.tenant_id, native.MAX_BODY_BYTES)
 
 
 def _submit(principal: Principal, document: Any, taken: idempotency.Taken | None) -> Answered:

@@ -18,6 +18,7 @@ from strongroom.rest.requests import client_address
 
 TRUSTED = frozenset(settings.ENVIRONMENT.listed("trusted_proxies"))
 _BEARER = b"bearer "
+REMEMBERED_CHARACTERS = 256  # of a header that anybody may make long
 
 
 def known(request: http.Request) -> Principal | None:
@@ -42,7 +43,10 @@ async def of(request: http.Request) -> Principal:
 
 def address(request: http.Request) -> str | None:
     client = request.scope.get("client")
-    return _address(client[0] if client else None, request.header(b"x-forwarded-for") if TRUSTED else "")
+    remote, forwarded = client[0] if client else None, request.header(b"x-forwarded-for") if TRUSTED else ""
+    if len(forwarded) > REMEMBERED_CHARACTERS:
+        return client_address(remote, forwarded, TRUSTED)
+    return _address(remote, forwarded)
 
 
 @functools.lru_cache(4096)

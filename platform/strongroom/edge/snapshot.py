@@ -20,7 +20,7 @@ from strongroom.access.generations import GENERATIONS
 from strongroom.deployments import services as deployments
 from strongroom.edge import database
 from strongroom.errors import NotFound, Unavailable
-from strongroom.tenants import scope
+from strongroom.tenants import names, scope
 from strongroom.tenants import services as tenants
 from strongroom.tenants.models import Tenant
 
@@ -72,6 +72,8 @@ class Deployments:
 
     async def find(self, tenant_id: UUID, name: str) -> Served:
         """The deployment; NotFound, Unavailable."""
+        if not names.is_possible(name):
+            raise NotFound("there is no deployment of that name")
         key = (tenant_id, name)
         entry = self._entries.get(key)
         if (
@@ -109,11 +111,17 @@ class Deployments:
                 return old.served
             raise Unavailable("the database is unavailable; try again", code="database_unavailable") from error
         if len(self._entries) >= MAX_ENTRIES:
-            self._entries.clear()
+            self._make_room()
         if served is not None and old is not None and old.served is not None:
             served = _after(served, old.served)
         self._entries[(tenant_id, name)] = _Entry(served, generations)
         return served
+
+    def _make_room(self) -> None:
+        """What is not there goes first: whoever asks for names by the thousand takes nothing from the others."""
+        self._entries = {key: entry for key, entry in self._entries.items() if entry.served is not None}
+        if len(self._entries) >= MAX_ENTRIES:
+            self._entries.clear()
 
 
 DEPLOYMENTS = Deployments()

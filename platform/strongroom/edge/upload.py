@@ -22,6 +22,7 @@ from strongroom.access.services import Principal
 from strongroom.datasets import services as datasets
 from strongroom.datasets.models import DatasetVersion
 from strongroom.edge import database, http, principals, watch
+from strongroom.edge.limits import Places
 from strongroom.errors import Invalid, LimitReached
 from strongroom.jobs import services as jobs
 from strongroom.registry import services as registry
@@ -36,6 +37,7 @@ THREADS = 4
 P = ParamSpec("P")
 T = TypeVar("T")
 
+UPLOADS = Places("uploads", of_all=96, of_one=24)  # each holds four segments
 _pool = ThreadPoolExecutor(THREADS, "edge-seal")
 
 
@@ -66,9 +68,11 @@ async def dataset(request: http.Request, name: str) -> http.Answer:
         raise Invalid.field("?format", "is missing", hint=f"one of {', '.join(datasets.FORMATS)}", code="missing")
     room = await database.run(_room, principal)
     room.check(_told_length(request))
-    upload = await database.run(_begin_dataset, principal, name, fields)
-    sha256 = await seal(request, upload.draft, room)
-    version, created = await database.run(_or_abort(upload.draft, _finish_dataset), principal, upload, sha256)
+    with UPLOADS.taken(principal.tenant_id):
+        upload = await database.run(_begin_dataset, principal, name, fields)
+        sha256, size = await seal(request, upload.draft, room)
+        finish = _or_abort(upload.draft, _finish_dataset)
+        version, created = await database.run(finish, principal, upload, sha256, size)
     return await _dataset_answer(request, principal, version, created=created)
 
 
@@ -80,9 +84,10 @@ async def model(request: http.Request, name: str) -> http.Answer:
     fields = request.query(("format",))
     room = await database.run(_room, principal)
     room.check(_told_length(request))
-    upload = await database.run(_begin_model, principal, name, fields)
-    sha256 = await seal(request, upload.draft, room)
-    document = await database.run(_or_abort(upload.draft, _finish_model), principal, upload, sha256)
+    with UPLOADS.taken(principal.tenant_id):
+        upload = await database.run(_begin_model, principal, name, fields)
+        sha256, size = await seal(request, upload.draft, room)
+        document = await database.run(_or_abort(upload.draft, _finish_model), principal, upload, sha256, size)
     return http.Answer.of(201, document)
 
 
@@ -100,12 +105,16 @@ def _told_length(request: http.Request) -> int:
 
 def _room(principal: Principal) -> Room:
     with scope.tenant(principal.tenant_id, write=False):
-        limits = tenants.limits(Tenant.objects.get(id=principal.tenant_id))
-        ours = settings.ENVIRONMENT.number("max_upload_bytes")
-        one = ours if limits["upload_bytes"] is None else min(ours, limits["upload_bytes"])
-        all_of_them = limits["storage_bytes"]
-        left = None if all_of_them is None else max(0, all_of_them - vault.stored_bytes(principal.tenant_id))
-        return Room(one, left)
+        return _room_left(principal)
+
+
+def _room_left(principal: Principal) -> Room:
+    limits = tenants.limits(Tenant.objects.get(id=principal.tenant_id))
+    ours = settings.ENVIRONMENT.number("max_upload_bytes")
+    one = ours if limits["upload_bytes"] is None else min(ours, limits["upload_bytes"])
+    all_of_them = limits["storage_bytes"]
+    left = None if all_of_them is None else max(0, all_of_them - vault.stored_bytes(principal.tenant_id))
+    return Room(one, left)
 
 
 def _begin_dataset(principal: Principal, name: str, fields: dict[str, str]) -> datasets.Upload:
@@ -113,8 +122,11 @@ def _begin_dataset(principal: Principal, name: str, fields: dict[str, str]) -> d
         return datasets.begin_upload(name, **fields)
 
 
-def _finish_dataset(principal: Principal, upload: datasets.Upload, sha256: str) -> tuple[DatasetVersion, bool]:
+def _finish_dataset(
+    principal: Principal, upload: datasets.Upload, sha256: str, size_bytes: int
+) -> tuple[DatasetVersion, bool]:
     with scope.tenant(principal.tenant_id):
+        _room_left(principal).check(size_bytes)  # others may have come meanwhile
         version, created = datasets.finish_upload(principal.actor, upload, sha256)
         if created:
             jobs.submit_check(principal.actor, version)
@@ -126,8 +138,9 @@ def _begin_model(principal: Principal, name: str, fields: dict[str, str]) -> reg
         return registry.begin_upload(name, **fields)
 
 
-def _finish_model(principal: Principal, upload: registry.Upload, sha256: str) -> dict[str, Any]:
+def _finish_model(principal: Principal, upload: registry.Upload, sha256: str, size_bytes: int) -> dict[str, Any]:
     with scope.tenant(principal.tenant_id):
+        _room_left(principal).check(size_bytes)
         return registry.finish_upload(principal.actor, upload, sha256)
 
 
@@ -151,8 +164,8 @@ def _document(principal: Principal, name: str, number: int) -> dict[str, Any]:
 # --- sealing ---
 
 
-async def seal(request: http.Request, draft: vault.Draft, room: Room) -> str:
-    """The body into the published draft; its SHA-256. Whatever goes wrong, the draft is gone."""
+async def seal(request: http.Request, draft: vault.Draft, room: Room) -> tuple[str, int]:
+    """The body into the published draft; its SHA-256 and its length. Whatever goes wrong, the draft is gone."""
     stream = Stream(draft)
     try:
         received = 0
@@ -160,7 +173,7 @@ async def seal(request: http.Request, draft: vault.Draft, room: Room) -> str:
             received += len(piece)
             room.check(received)
             await stream.add(piece)
-        return await stream.finish()
+        return await stream.finish(), received
     except BaseException:
         await stream.abort()
         raise

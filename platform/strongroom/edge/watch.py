@@ -19,10 +19,12 @@ import orjson
 from django.db.models import Max
 
 from strongroom import ids
+from strongroom.access.services import Principal
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
 from strongroom.edge import database, http, principals
-from strongroom.errors import LimitReached, Malformed, NotFound
+from strongroom.edge.limits import Places
+from strongroom.errors import Malformed, NotFound, StrongroomError, Unavailable
 from strongroom.jobs import services as jobs
 from strongroom.jobs.models import Event, Job
 from strongroom.jobs.states import TERMINAL
@@ -30,6 +32,7 @@ from strongroom.tenants import scope
 
 POLL_SECONDS = 0.1
 COMMENT_SECONDS = 15.0
+ASK_SECONDS = 1.0  # how old the last look at a stream's caller may be when a piece goes out
 CHUNK = 500  # ids a query
 MAX_STREAMS = 1_000
 MAX_HELD_BYTES = 4 << 20
@@ -314,7 +317,7 @@ async def _answer_held(first: Held, body: bytes, status: int, send: http.Send) -
 
 # --- GET /jobs/{id}/events ---
 
-_streams = 0  # counted on the event loop's thread only
+STREAMS = Places("streams", of_all=MAX_STREAMS, of_one=MAX_STREAMS // 5)
 
 
 async def events(request: http.Request, id: str) -> http.Answer:
@@ -325,10 +328,9 @@ async def events(request: http.Request, id: str) -> http.Answer:
     last = _last_event_id(request)
     if job_id is None or not await database.run(_exists, principal.tenant_id, job_id):
         raise NotFound(f"there is no job {id!r}")
-    if _streams >= MAX_STREAMS:
-        raise LimitReached(f"{MAX_STREAMS} streams are open already; try again", code="concurrency_limited")
+    STREAMS.check(principal.tenant_id)
     headers = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
-    return http.Stream(_stream(request, principal.tenant_id, job_id, last), b"text/event-stream", headers)
+    return http.Stream(_stream(request, principal, job_id, last), b"text/event-stream", headers)
 
 
 def _last_event_id(request: http.Request) -> int:
@@ -345,17 +347,32 @@ def _exists(tenant_id: UUID, job_id: UUID) -> bool:
         return Job.objects.filter(id=job_id).exists()
 
 
-async def _stream(request: http.Request, tenant_id: UUID, job_id: UUID, last: int) -> AsyncGenerator[bytes]:
-    global _streams
-    _streams += 1
+async def _stream(request: http.Request, principal: Principal, job_id: UUID, last: int) -> AsyncGenerator[bytes]:
+    """Ends with the job; and once the caller may not see it any more, with the next piece that comes."""
     gone = asyncio.ensure_future(request.gone())
     try:
-        with WATCHES.watching(Row("job", job_id)) as watched:
-            async for piece in _events(watched, tenant_id, last, gone):
+        with STREAMS.taken(principal.tenant_id), WATCHES.watching(Row("job", job_id)) as watched:
+            asked = monotonic()
+            async for piece in _events(watched, principal.tenant_id, last, gone):
+                if monotonic() - asked > ASK_SECONDS:
+                    asked = monotonic()
+                    if not await _may_see(request, principal):
+                        return
                 yield piece
     finally:
-        _streams -= 1
         gone.cancel()
+
+
+async def _may_see(request: http.Request, principal: Principal) -> bool:
+    """Whether the key or the session is still good for it; where nobody can say, it is."""
+    try:
+        now = principals.known(request) or await principals.of(request)
+        now.require("jobs:read")
+    except Unavailable:
+        return True
+    except StrongroomError:
+        return False
+    return now.tenant_id == principal.tenant_id
 
 
 async def _events(watched: Watched, tenant_id: UUID, last: int, gone: asyncio.Future[None]) -> AsyncIterator[bytes]:

@@ -1,19 +1,22 @@
-"""Bodies made to hurt: each is refused with a reason, in the memory and time of its own length, never by a fall."""
+"""Requests made to hurt: each is refused with a reason, in the memory and time of its own length, never by a fall."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tracemalloc
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from inference.errors import InputRefused
 from inference.signature import Signature, Tensor
-from strongroom.edge import arrays, http
+from strongroom.edge import arrays, http, principals, snapshot
 from strongroom.edge.open_inference import Asked
-from strongroom.errors import Malformed, StrongroomError
+from strongroom.edge.snapshot import Deployments
+from strongroom.errors import Malformed, NotFound, StrongroomError
 
 X = Tensor("x", "FP32", (-1, 2))
 SIGNATURE = Signature((X,), (Tensor("y", "FP32", (-1, 2)),))
@@ -85,3 +88,38 @@ def test_a_query_of_very_many_fields_is_malformed() -> None:
     scope = {"method": "PUT", "path": "/", "headers": [], "query_string": b"&".join([b"a=1"] * 51)}
     with pytest.raises(Malformed, match="over 50 fields"):
         http.Request(scope, None).query(["a"])  # type: ignore[arg-type]  # its body is not asked for
+
+
+def test_a_name_that_nothing_can_have_is_not_found_without_a_look() -> None:
+    deployments = Deployments()
+    for name in ("x" * 64, "X", "\0", "../a", "a" * 1_000_000):
+        with pytest.raises(NotFound) as told:
+            asyncio.run(deployments.find(uuid4(), name))
+        assert len(str(told.value)) < 100
+    assert not deployments._entries
+
+
+def test_who_asks_for_names_by_the_thousand_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "MAX_ENTRIES", 10)
+    served = object()
+    monkeypatch.setattr(snapshot, "load", lambda tenant, name: served if name == "digits" else None)
+    deployments, others = Deployments(), uuid4()
+
+    async def ask() -> None:
+        await deployments._read(others, "digits", None)
+        for number in range(35):
+            await deployments._read(uuid4(), f"n{number}", None)
+
+    asyncio.run(ask())
+    assert len(deployments._entries) <= 11
+    assert deployments._entries[(others, "digits")].served is served
+
+
+def test_a_long_forwarded_header_is_read_and_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(principals, "TRUSTED", frozenset({"10.0.0.1"}))
+    principals._address.cache_clear()
+    long = b"1.2.3.4, " * 1000 + b"9.9.9.9"
+    scope = {"method": "GET", "path": "/", "headers": [(b"x-forwarded-for", long)], "client": ("10.0.0.1", 1)}
+    assert principals.address(http.Request(scope, None)) == "9.9.9.9"  # type: ignore[arg-type]  # no body
+    assert principals._address.cache_info().currsize == 0
+    principals._address.cache_clear()
