@@ -88,6 +88,16 @@ def test_a_name_is_taken_once(acme: Deposit, globex: Deposit) -> None:
     assert (again.status_code, again.json()["code"]) == (409, "name_taken")
 
 
+def test_the_name_of_one_that_drains_is_free(acme: Deposit) -> None:
+    registered(acme)
+    first = deployed(acme).json()
+    assert acme.api.delete("/api/v1/deployments/cats").status_code == 202
+    again = deployed(acme)
+    assert again.status_code == 202, again.content
+    assert again.json()["id"] != first["id"]
+    assert [row["id"] for row in acme.api.get("/api/v1/deployments").json()["data"]] == [again.json()["id"]]
+
+
 def test_a_version_that_is_not_there_is_not_found_and_so_is_another_tenants(acme: Deposit, globex: Deposit) -> None:
     registered(acme)
     missing = deployed(acme, versions=[LIVE | {"version": 9}])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -19,7 +20,7 @@ from strongroom.errors import Conflict, FieldError, Invalid, NotFound
 from strongroom.registry import services as registry
 from strongroom.registry.models import ModelVersion
 from strongroom.rest.bodies import moment
-from strongroom.tenants import names
+from strongroom.tenants import names, scope
 from strongroom.tenants.actor import Actor
 
 State = Deployment.State
@@ -44,13 +45,24 @@ def deploy(actor: Actor, document: Mapping[str, Any]) -> Deployment:
         raise Invalid.field("/device", f"must be cpu, is {document['device']!r}", code="not_implemented")
     version = _live_version(document.get("versions") or [])
     if live().filter(name=name).exists():
-        raise Conflict(f"a deployment named {name!r} exists; PATCH it or choose another name", code="name_taken")
+        raise _taken(name)
+    for drained in Deployment.objects.filter(name=name, state=State.DRAINING):
+        stopped(drained)  # the name is free at once: the agent puts the new one in its place
+        drained.replicas.all().delete()
     row = Deployment(name=name, created_by_kind=actor.kind, created_by_id=actor.id)
     _set(row, document)
-    row.save()
+    try:
+        with transaction.atomic(using=scope.alias()):
+            row.save()
+    except IntegrityError:  # another request was first
+        raise _taken(name) from None
     Traffic.objects.create(deployment=row, version=version)
     _announce(actor, "deployment.create", row)
     return row
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"a deployment named {name!r} exists; PATCH it or choose another name", code="name_taken")
 
 
 def switch(actor: Actor, name: str, document: Mapping[str, Any]) -> Deployment:
@@ -75,7 +87,7 @@ def deploy_version(actor: Actor, name: str, version: ModelVersion) -> Deployment
 
 
 def stop(actor: Actor, name: str) -> Deployment:
-    """Draining; the agent unloads it and makes it `stopped`, after which the name is free."""
+    """Draining; the agent unloads it and makes it `stopped`. The name is free at once."""
     row = resolve(name, lock=True)
     row.state = State.DRAINING
     row.save(update_fields=["state"])
