@@ -48,8 +48,16 @@ def _target_fits(spec: TrainSpec, target: Mapping[str, Any]) -> Iterator[Problem
     if spec.task == "classification":
         if target["type"] == "category" and classes is not None and len(classes) < 2:
             yield Problem("/target", "one_class", f"'{spec.target}' has one class only", "a classification needs two")
+        elif _has_fractions(target):
+            yield Problem("/task", "target_number", f"the target '{spec.target}' holds fractions", "use regression")
     elif target["type"] == "category" and not all(_is_number(entry["name"]) for entry in classes or ()):
         yield Problem("/task", "target_text", f"the target '{spec.target}' is text", "use classification")
+
+
+def _has_fractions(target: Mapping[str, Any]) -> bool:
+    """By its ends; where only values between them are fractions, the job itself will see."""
+    ends = (target.get("min"), target.get("max"))
+    return target["type"] == "number" and any(end is not None and end != round(end) for end in ends)
 
 
 def _is_number(text: str) -> bool:
