@@ -1,4 +1,4 @@
-"""A cell that a hostile model has taken over: whatever it tells the agent, the agent goes on for the others."""
+"""A cell that a hostile model has taken over: whatever it tells agent and edge, they go on for the others."""
 
 from __future__ import annotations
 
@@ -10,10 +10,26 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 
-from inference.protocol import ANSWER, ERROR, HEAD, STATS, FrameReader, encode
+from inference.protocol import (
+    ANSWER,
+    ERROR,
+    HEAD,
+    STATS,
+    FrameReader,
+    Header,
+    encode,
+    frame_head,
+    pack_answer,
+    pack_answer_outputs,
+    pack_tensors,
+    padded,
+)
 from strongroom.deployments.cells import Cell, CellLost, LoadRefused
+from strongroom.deployments.connection import CellConnection
+from strongroom.errors import Invalid
 
 
 def asked(answer: Callable[[int], bytes]) -> int | None:
@@ -70,3 +86,39 @@ def test_its_own_codes_are_kept() -> None:
     with pytest.raises(LoadRefused) as told:
         asked(lambda number: encode(ERROR, number, {"code": "artefact_corrupt", "message": b"x"}))
     assert told.value.code == "artefact_corrupt"
+
+
+def answered(outputs: dict[str, Any]) -> Any:
+    """What the edge makes of an answer with these outputs."""
+
+    async def whole() -> Any:
+        connection = CellConnection(asyncio.get_running_loop())
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        described, body = pack_tensors(outputs)
+        header = pack_answer(pack_answer_outputs(described), 1, 1, 1)
+        frame = frame_head(ANSWER, 1, 0, Header(len(header), padded(header)), sum(map(len, body)))
+        (read,) = FrameReader().feed(b"".join([*frame, *map(bytes, body)]))
+        connection._settle(future, read)
+        return await future
+
+    return asyncio.run(whole())
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        np.zeros((60_000_000, 0), "f4"),
+        np.zeros((1, 2000, 3000, 0), "f4"),
+        np.zeros((300_000, 1), "?"),
+        np.zeros((2, 2_500_000), "?"),
+        np.full((1, 260_000), b"", dtype=object),
+    ],
+    ids=["rows of nothing", "lists of nothing", "rows", "numbers", "texts"],
+)
+def test_an_answer_that_would_fill_the_memory_of_the_front_door_is_refused(output: Any) -> None:
+    with pytest.raises(Invalid, match=r"answered with .* send fewer items"):
+        answered({"y": output})
+
+
+def test_a_large_answer_is_taken() -> None:
+    assert answered({"y": np.ones((1000, 1000), "f4")}).outputs["y"].sum() == 1_000_000

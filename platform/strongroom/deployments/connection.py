@@ -27,6 +27,7 @@ from inference.protocol import (
     FrameReader,
     Header,
     ProtocolError,
+    TensorSpec,
     datatype_of,
     encode,
     frame_head,
@@ -43,6 +44,8 @@ GRACE_SECONDS = 0.05  # the cell's own word on a deadline comes first where it c
 SMALL_BYTES = 64 << 10
 MAX_UNSENT_BYTES = 64 << 20
 KEPT_HEADERS = 4096
+# An answer becomes Python's lists and JSON in a process that other tenants share: 100 bytes a number, 500 a row.
+MOST_NUMBERS, MOST_ROWS, MOST_TEXTS = 4_000_000, 250_000, 250_000
 
 
 class EngineLost(Unavailable):
@@ -194,6 +197,9 @@ class CellConnection(asyncio.Protocol):
     def _settle(self, future: asyncio.Future[Any], frame: Frame) -> None:
         if frame.kind == ANSWER:
             head = self._answers.read(frame.header, frame.body)
+            if (excess := _excess(head.outputs)) is not None:
+                future.set_exception(excess)
+                return
             outputs = {spec.name: read_tensor(spec, frame.body) for spec in head.outputs}
             future.set_result(Answer(outputs, head.queue_us, head.compute_us, head.batch))
         elif frame.kind == ERROR:
@@ -253,6 +259,27 @@ def _fields(what: tuple[object, ...]) -> dict[str, Any]:
 def _with_tensors(what: tuple[object, ...], inputs: Mapping[str, Array]) -> tuple[Header, list[Buffer]]:
     described, body = pack_tensors(inputs)
     return pack_header({**_fields(what), "inputs": described}), body
+
+
+def _excess(outputs: Sequence[TensorSpec]) -> Invalid | None:
+    """Why an answer is not taken: an axis of nothing counts as one, since its rows are lists all the same."""
+    numbers = 0
+    for spec in outputs:
+        size = 1
+        for axis in spec.shape:
+            size *= axis or 1
+        numbers += size
+        rows = spec.shape[0] if spec.shape else 1
+        if rows > MOST_ROWS or (spec.datatype == "BYTES" and size > MOST_TEXTS):
+            return _too_much(f"{size} values in {rows} rows")
+    return _too_much(f"{numbers} values") if numbers > MOST_NUMBERS else None
+
+
+def _too_much(told: str) -> Invalid:
+    hint = f"at most {MOST_NUMBERS} numbers, {MOST_TEXTS} texts and {MOST_ROWS} rows are answered; send fewer items"
+    detail = f"the model answered with {told}; {hint}"
+    problem = FieldError("", "answer_too_large", f"gives {told}", hint)
+    return Invalid(detail, title="The model's answer is too large", errors=[problem])
 
 
 def _signature(body: memoryview) -> Signature:

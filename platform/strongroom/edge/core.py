@@ -40,9 +40,11 @@ class Raw:
 Inputs = dict[str, Array] | Raw
 
 LARGE_BYTES = 256 * 1024
+LARGE_NUMBERS = 32 * 1024  # of an answer
 HEARSAY_SECONDS = 1.5  # over twice the interval of the generations
 POLL_SECONDS = 0.02
 
+_WRITERS = asyncio.Semaphore(2)
 ENGINES = Engines(settings.ENVIRONMENT.home_path)
 
 
@@ -59,6 +61,10 @@ class Result:
     def predictions(self) -> list[Prediction]:
         """Labels and scores, values, vectors: the native API's words."""
         return predictions(self.served.signature, self._outputs, self.served.policy)
+
+    @property
+    def is_large(self) -> bool:
+        return sum([array.size for array in self._outputs.values()]) > LARGE_NUMBERS
 
     def tensors(self) -> Mapping[str, Array]:
         return self._outputs if self.served.policy is None else limited(self.served, self._outputs)
@@ -102,6 +108,14 @@ async def predict(
         queue_us=answer.queue_us,
     )
     return Result(served, answer.outputs, items, answer.queue_us, answer.compute_us)
+
+
+async def written(result: Result, write: Callable[[Result], bytes]) -> bytes:
+    """What a face writes of a result; of a large one in a thread, two at once, so that the loop and the memory last."""
+    if not result.is_large:
+        return write(result)
+    async with _WRITERS:
+        return await asyncio.to_thread(write, result)
 
 
 def _is_loaded(served: Served) -> bool:

@@ -29,7 +29,11 @@ async def predict(request: http.Request, name: str) -> http.Answer:
     is_json = request.headers.get(b"content-type") == http.JSON
     read: Callable[[Served], core.Inputs] = partial(read_json, body) if is_json else partial(_read, request, body)
     result = await core.predict(principal, name, read, is_large=len(body) > core.LARGE_BYTES)
-    return http.Answer(200, orjson.dumps(document(result), option=orjson.OPT_SERIALIZE_NUMPY))
+    return http.Answer(200, await core.written(result, _written))
+
+
+def _written(result: core.Result) -> bytes:
+    return orjson.dumps(document(result), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _read(request: http.Request, body: bytes, served: Served) -> core.Inputs:

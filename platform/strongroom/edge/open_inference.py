@@ -74,7 +74,7 @@ async def infer(request: http.Request, name: str, version: str | None = None) ->
     result = await core.predict(
         principal, name, asked.read, version=version, deadline_ms=asked.deadline_ms, is_large=is_large
     )
-    return http.Answer(200, orjson.dumps(asked.answer(result), option=orjson.OPT_SERIALIZE_NUMPY))
+    return http.Answer(200, await core.written(result, asked.written))
 
 
 class Asked:
@@ -105,6 +105,9 @@ class Asked:
         for name in self.wanted or ():
             if name not in known:
                 raise Invalid(f"output '{name}' is not one of the model's: {', '.join(known)}")
+
+    def written(self, result: core.Result) -> bytes:
+        return orjson.dumps(self.answer(result), option=orjson.OPT_SERIALIZE_NUMPY)
 
     def answer(self, result: core.Result) -> Document:
         outputs = result.tensors()
