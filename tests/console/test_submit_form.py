@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from html import unescape
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from django.http import HttpResponse
 
 from strongroom.access.services import principal_of
 from strongroom.console.forms.jobs import TrainingForm, laid_over
+from strongroom.console.pages.deployments import example_of
 from strongroom.console.pages.jobs import may_deploy
 from strongroom.datasets import services as datasets
 from strongroom.errors import Denied
@@ -244,3 +246,14 @@ def test_who_may_not_deploy_cannot_have_a_job_do_it(acme: Deposit) -> None:
     may_deploy(narrow, {"register": {"model": "x"}})
     with pytest.raises(Denied):
         may_deploy(narrow, {"register": {"deploy": "served"}})
+
+
+def test_an_advanced_box_nested_without_end_is_refused(send: Callable[..., HttpResponse]) -> None:
+    answer = send(advanced='{"train": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    assert errors(answer)["advanced"] == ["is nested too deep"]
+
+
+@pytest.mark.parametrize("shape", [[-1, -1, 30_000_000], [-1, 30_000_000], [-1, 0, 30_000_000], [-1, 2, 3]])
+def test_the_example_of_a_body_is_small_whatever_the_model_takes(shape: list[int]) -> None:
+    version: Any = SimpleNamespace(signature={"inputs": [{"name": "x", "datatype": "UINT8", "shape": shape}]})
+    assert len(example_of(version)) < 100

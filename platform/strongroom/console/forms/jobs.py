@@ -113,6 +113,8 @@ class TrainingForm(DocumentForm):
             return {}
         try:
             found = json.loads(given, parse_constant=_no_constant)
+        except RecursionError:
+            raise forms.ValidationError("is nested too deep") from None
         except ValueError as error:
             raise forms.ValidationError(f"is no JSON: {error}") from None
         if not isinstance(found, dict):

@@ -100,7 +100,7 @@ def example_of(version: ModelVersion | None) -> str:
     inputs = inputs_of(version)
     if kind_of_input(version) == "table":
         return json.dumps({"rows": [{entry["name"]: "" if entry["datatype"] == "BYTES" else 0 for entry in inputs}]})
-    small = all(prod(entry["shape"][1:]) <= SMALL for entry in inputs)
+    small = all(prod(max(1, side) for side in entry["shape"][1:]) <= SMALL for entry in inputs)
     return json.dumps({"inputs": {entry["name"]: zeros([1, *entry["shape"][1:]]) if small else [] for entry in inputs}})
 
 
