@@ -16,7 +16,7 @@ from tests.browser import digits
 from tests.browser.conftest import DESKTOP, PHONE, Chromium, Tenant
 from tests.nodes import Node
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class Shots:

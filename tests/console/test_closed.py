@@ -29,6 +29,8 @@ from tests.callers import Deposit
 from tests.console.browsing import SITES, Browser, pages
 from tests.console.rows import Filled
 
+pytestmark = pytest.mark.slow  # a minute of pages: left out of make fast
+
 CONSOLE = Path(sites.__file__).parent
 ADMINS = [(site, admin) for site in SITES.values() for admin in site._registry.values()]
 # Our copies (templates/unfold) stand for these; where an upgrade changes one, look at what it changed, then at ours.
@@ -250,3 +252,30 @@ def test_every_table_of_the_members_site_has_scoped_managers() -> None:
     """Django's collectors, validators and choices use these two."""
     for model in members.site._registry:
         assert type(model._base_manager).__name__ == type(model._default_manager).__name__ == "OwnedManager"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("p=9999999999", "p=zz", "o=9.9.zz", "e=1", "all=", "q=%00", "q=%F0%9F%94%92", "_popup=1", "_facets=1"),
+        *("state__exact=zz", "state__exact=%00", "state__in=a,%00", "state__isnull=zz", "tenant__id__exact=zz"),
+        "_to_field=secret",
+    ],
+)
+def test_an_odd_query_is_an_answer_and_no_failure(
+    query: str, at_acme: Filled, owner: Browser, operator: Browser
+) -> None:
+    for site, browser in (("/admin/", owner), ("/operator/", operator)):
+        for slug in ("jobs", "deployments"):
+            answer = browser.open(f"{site}{slug}/?{query}")
+            assert answer.status_code in (200, 302, 400), answer.content
+
+
+def test_links_of_a_site_lead_to_that_site(at_acme: Filled, owner: Browser, operator: Browser) -> None:
+    """Both answer to the name `admin`: a template that resolves it must not lead to the other one."""
+    for site, browser in (("/admin/", owner), ("/operator/", operator)):
+        for page in pages():
+            if page.site == site and not page.parameters and page.name not in ("login", "logout"):
+                html = browser.open(page.route).content.decode()
+                links = re.findall(r'(?:href|action|hx-get)="(/[^"]*)"', html)
+                assert not [link for link in links if not link.startswith((site, "/static/", "/api/"))], page.route

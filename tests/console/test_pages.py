@@ -26,6 +26,8 @@ from tests.callers import Deposit
 from tests.console.browsing import Browser
 from tests.console.rows import Filled, model_version, uploaded
 
+pytestmark = pytest.mark.slow  # a minute of pages: left out of make fast
+
 # --- signing in, choosing a tenant
 
 

@@ -26,6 +26,8 @@ from tests.callers import Api, Deposit
 from tests.console.browsing import Browser
 from tests.console.rows import CLASSES, Filled, ready_dataset, uploaded
 
+pytestmark = pytest.mark.slow  # a minute of pages: left out of make fast
+
 GOOD = {
     "name": "second",
     "dataset": "acme-digits@1",

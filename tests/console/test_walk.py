@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import pytest
 from django.apps import apps
 
 from strongroom.tenants import scope
@@ -14,6 +15,8 @@ from strongroom.tenants.models import Owned, Role
 from tests.callers import Deposit
 from tests.console.browsing import Browser, Page, addresses, pages
 from tests.console.rows import Filled
+
+pytestmark = pytest.mark.slow  # a minute of pages: left out of make fast
 
 OPEN = {"login", "logout"}  # for everybody
 OWN = {"choose_tenant", "password_change", "password_change_done"}  # one's own account

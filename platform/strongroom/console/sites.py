@@ -13,7 +13,7 @@ from typing import Any
 from django.contrib.admin.options import ModelAdmin as DjangoModelAdmin
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.forms import AuthenticationForm
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import include, path, reverse
@@ -122,6 +122,8 @@ class ClosedAdmin(ModelAdmin):
         return reverse(f"{self.admin_site.name}:{self.names}_{what}", args=args)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        if any("\0" in value for values in request.GET.lists() for value in values[1]):
+            raise SuspiciousOperation("a query with NUL")  # PostgreSQL would fall over it
         context = {"title": self.list_title, "crumbs": [(self.list_title, None)], **(extra_context or {})}
         return super().changelist_view(request, context)
 

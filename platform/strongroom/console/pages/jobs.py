@@ -59,6 +59,7 @@ class JobAdmin(TenantAdmin):
             "job": services.document(obj),
             "curves": curves(reversed(list(events))),
             "lines": lines[::-1],
+            "metrics": sorted(obj.metrics.items()),
             "terminal": obj.state in TERMINAL,
             "is_cancelling": is_cancelling(obj),
             "version": self._made(request, obj),

@@ -44,7 +44,7 @@ function drawCurves() {
     chart.options.scales.x.suggestedMax = epochs();
     chart.data.datasets = Object.entries(lines).map(([part, line]) => ({
       label: part, data: line.map(([x, y]) => ({ x, y })), borderColor: COLOURS[part], backgroundColor: COLOURS[part],
-      borderWidth: 2, pointRadius: line.length > 60 ? 0 : 2, tension: 0.2,
+      borderWidth: 2, clip: 8, pointRadius: line.length > 60 ? 0 : 2, tension: 0.2,
     }));
     chart.update("none");
   }
