@@ -20,7 +20,7 @@ class ModelBody(serializers.Serializer):
     id = PrefixedId("mdl")
     name = serializers.CharField()
     task = serializers.CharField()
-    description = serializers.CharField()
+    description = serializers.CharField(allow_null=True)
     latest_version = serializers.IntegerField()
     production_version = serializers.IntegerField(allow_null=True)
     created_at = Moment()

@@ -208,7 +208,7 @@ def model_document(model: Model) -> dict[str, Any]:
         "id": ids.text("mdl", model.id),
         "name": model.name,
         "task": model.task,
-        "description": model.description,
+        "description": model.description or None,
         "latest_version": max(numbers),
         "production_version": production[0] if production else None,
         "created_at": moment(model.created_at),

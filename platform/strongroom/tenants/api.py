@@ -34,7 +34,7 @@ class InUse(serializers.Serializer[Any]):
 class TenantBody(serializers.Serializer[Any]):
     id = PrefixedId("ten")
     name = serializers.CharField()
-    display_name = serializers.CharField()
+    display_name = serializers.CharField(allow_null=True)
     state = serializers.ChoiceField(TenantState.choices)
     limits = Limits()
     usage = InUse()
@@ -56,7 +56,7 @@ class TenantView(ResourceView):
             {
                 "id": ids.text("ten", tenant.id),
                 "name": tenant.name,
-                "display_name": tenant.display_name,
+                "display_name": tenant.display_name or None,
                 "state": tenant.state,
                 "limits": services.limits(tenant),
                 "usage": usage,
