@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -58,18 +60,18 @@ TENSOR = '[{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]'
 SIGNATURE = f'{{"inputs": {TENSOR}, "outputs": {TENSOR}}}'
 RESULT = f'{{"signature": {SIGNATURE}, "metrics": {{}}}}'
 
-Run = Callable[[str], Job]
+Run = Callable[..., Job]
 
 
 @pytest.fixture
 def run(acme: Deposit, digits: DatasetVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """One attempt at a training whose process is this program."""
 
-    def run(program: str, attempts: int = 2) -> Job:
+    def run(program: str, attempts: int = 2, **resources: Any) -> Job:
         path = tmp_path / "hostile.py"
         path.write_text(HEAD + textwrap.dedent(program))
         monkeypatch.setattr(process, "COMMAND", (sys.executable, str(path)))
-        submitted(acme, training(resources={"max_attempts": attempts}))
+        submitted(acme, training(resources={"max_attempts": attempts, **resources}))
         return worked()
 
     return run
@@ -260,3 +262,13 @@ def test_while_the_keys_are_away_a_running_job_goes_on(run: Run, acme: Deposit, 
     with scope.tenant(acme.id, write=False):
         assert [line.text for line in LogLine.objects.all()] == ["while the keys were away"]
     assert attempts(job) == [(1, "succeeded")]
+
+
+def test_a_job_is_granted_no_more_memory_than_the_machine_has(run: Run) -> None:
+    tell = (
+        "say('failed', code='diverged', message=f\"{os.environ['STRONGROOM_MEMORY_BYTES']} {start['memory_bytes']}\")"
+    )
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit, told = map(int, run(tell, memory_bytes=2**44).error["message"].split())
+    assert 0 < limit == told < machine
+    assert run(tell, memory_bytes=2**29).error["message"] == f"{2**29} {2**29}"

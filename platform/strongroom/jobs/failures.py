@@ -11,6 +11,7 @@ import signal
 from strongroom.jobs.endings import Failure
 from strongroom.jobs.models import Job
 from strongroom.jobs.packets import Failed
+from strongroom.jobs.process import granted_bytes
 
 CODES = frozenset(
     {
@@ -49,10 +50,12 @@ def timed_out(job: Job) -> Failure:
 
 
 def out_of_memory(job: Job) -> Failure:
-    limit = job.spec["resources"]["memory_bytes"]
-    return Failure("out_of_memory", f"the job needed more than {limit} bytes", "raise resources.memory_bytes")
+    asked = job.spec["resources"]["memory_bytes"]
+    limit = granted_bytes(asked)
+    hint = "raise resources.memory_bytes" if limit == asked else "this is what the machine can give; use less data"
+    return Failure("out_of_memory", f"the job needed more than {limit} bytes", hint)
 
 
 def looks_out_of_memory(job: Job, exit_code: int | None, peak_bytes: int) -> bool:
     """A crash at the memory's limit; a kill -9 looks like a lost worker and is tried again."""
-    return exit_code in _ALLOCATION_SIGNALS and peak_bytes >= 0.8 * job.spec["resources"]["memory_bytes"]
+    return exit_code in _ALLOCATION_SIGNALS and peak_bytes >= 0.8 * granted_bytes(job.spec["resources"]["memory_bytes"])

@@ -14,6 +14,7 @@ from typing import Any
 
 from strongroom.errors import Gone
 from strongroom.jobs.models import Job
+from strongroom.jobs.process import granted_bytes
 from strongroom.tenants import scope
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
@@ -56,7 +57,7 @@ def prepare(job: Job) -> Prepared:
                 "generation": generation,
                 "resume": resume,
                 "threads": resources["threads"],
-                "memory_bytes": resources["memory_bytes"],
+                "memory_bytes": granted_bytes(resources["memory_bytes"]),
             }
         # The slots stay ours until they are adopted: the process gets copies.
         descriptors = [*opened, *(os.dup(slot.descriptor) for slot in slots)]

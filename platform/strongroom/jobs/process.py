@@ -23,7 +23,14 @@ from strongroom.jobs import packets
 
 COMMAND = (sys.executable, "-m", "training.run")
 DESCRIPTORS = 4
+MEMORY_PART = 0.75  # of the machine: what one job may take, whatever it asks for
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def granted_bytes(asked_bytes: int) -> int:
+    """The memory limit of a job's process: what its spec asks for, where this machine can give it."""
+    machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(asked_bytes, int(machine_bytes * MEMORY_PART))
 
 
 class Ended(Exception):

@@ -25,7 +25,7 @@ from strongroom.jobs.lease import Lease, Want
 from strongroom.jobs.models import Attempt, Job, LogLine
 from strongroom.jobs.packets import Batch, Done, Failed, Line, Packet, Progress, Ready, Sealed, Unreadable
 from strongroom.jobs.prepare import Prepared, inputs_of, prepare
-from strongroom.jobs.process import Ended, Process, close
+from strongroom.jobs.process import Ended, Process, close, granted_bytes
 from strongroom.jobs.record import Recorder
 from strongroom.tenants import scope
 from strongroom.vault import services as vault
@@ -97,7 +97,7 @@ class Supervision:
         deadline = time.monotonic() + resources["max_seconds"] + GRACE_SECONDS
         mode = cast(sandbox.Mode, settings.ENVIRONMENT.sandbox)
         try:
-            self.process = Process(memory_bytes=resources["memory_bytes"], mode=mode)
+            self.process = Process(memory_bytes=granted_bytes(resources["memory_bytes"]), mode=mode)
             self.process.send(prepared.packet, prepared.descriptors)
         finally:
             close(prepared.descriptors)
