@@ -7,6 +7,8 @@ ends at 2 MiB: told by Content-Length it is refused at once, otherwise as soon a
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
+from uuid import UUID
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "strongroom.settings")
 
@@ -16,10 +18,12 @@ django.setup(set_prefix=False)  # the rooms' models need it: hence the imports b
 
 from strongroom.edge import http, routes, watch  # noqa: E402
 from strongroom.edge.background import Background  # noqa: E402
-from strongroom.errors import StrongroomError, TooLarge  # noqa: E402
+from strongroom.edge.limits import Places  # noqa: E402
+from strongroom.errors import LimitReached, StrongroomError, TooLarge  # noqa: E402
 from strongroom.rest.serving import DjangoInThreads  # noqa: E402
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
+LARGE, ANYBODY = Places("large bodies", of_all=64, of_one=64), UUID(int=0)
 
 _django = DjangoInThreads()
 _background = Background()
@@ -40,10 +44,13 @@ async def application(scope: http.Scope, receive: http.Receive, send: http.Send)
 
 async def to_django(scope: http.Scope, receive: http.Receive, send: http.Send) -> None:
     """Django behind the guard of bodies."""
+    request = http.Request(scope, receive)
     try:
-        http.Request(scope, receive).check_length(MAX_BODY_BYTES)
-        await _django(scope, _counted(receive), send)
-    except TooLarge as error:
+        request.check_length(MAX_BODY_BYTES)
+        # Read before anybody is asked who they are; nothing that Django takes is usually that large.
+        with LARGE.taken(ANYBODY) if request.is_large else nullcontext():
+            await _django(scope, _counted(receive), send)
+    except (TooLarge, LimitReached) as error:
         await _refuse(error, scope, receive, send)
 
 

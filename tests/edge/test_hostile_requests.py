@@ -14,6 +14,7 @@ import pytest
 from inference.errors import InputRefused
 from inference.signature import Signature, Tensor
 from strongroom.edge import arrays, http, principals, snapshot
+from strongroom.edge.limits import Places
 from strongroom.edge.open_inference import Asked
 from strongroom.edge.snapshot import Deployments
 from strongroom.errors import Malformed, NotFound, StrongroomError
@@ -123,3 +124,39 @@ def test_a_long_forwarded_header_is_read_and_not_remembered(monkeypatch: pytest.
     assert principals.address(http.Request(scope, None)) == "9.9.9.9"  # type: ignore[arg-type]  # no body
     assert principals._address.cache_info().currsize == 0
     principals._address.cache_clear()
+
+
+def test_large_bodies_of_nobody_in_particular_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in memory before it is known who sends them."""
+    from strongroom import asgi
+
+    started: list[Any] = []
+
+    async def django(scope: Any, receive: Any, send: Any) -> None:
+        started.append(scope)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(asgi, "_django", django)
+    monkeypatch.setattr(asgi, "LARGE", Places("large bodies", of_all=2, of_one=2))
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    def posted(length: int) -> Any:
+        headers = [(b"content-length", b"%d" % length)]
+        return {"type": "http", "method": "POST", "path": "/api/v1/jobs", "headers": headers, "query_string": b""}
+
+    async def whole() -> None:
+        waiting = [asyncio.ensure_future(asgi.to_django(posted(100_000), None, send)) for _ in range(2)]  # type: ignore[arg-type]  # nothing is read
+        await asyncio.sleep(0)
+        await asgi.to_django(posted(100_000), None, send)  # type: ignore[arg-type]  # as above
+        waiting.append(asyncio.ensure_future(asgi.to_django(posted(1000), None, send)))  # type: ignore[arg-type]  # as above
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(whole())
+    assert [message["status"] for message in sent if "status" in message] == [429]
+    assert len(started) == 3
