@@ -51,9 +51,9 @@ class Chromium:
         own = urlsplit(origin).netloc
         return [url for url in self.asked if urlsplit(url).scheme != "data" and urlsplit(url).netloc != own]
 
-    def overflow(self) -> int:
-        """Pixels that the page is wider than the window."""
-        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+    def fits(self) -> None:
+        """The page comes to be no wider than the window: charts follow a change of its size a moment later."""
+        self.page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 @pytest.fixture
