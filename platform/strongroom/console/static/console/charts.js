@@ -73,6 +73,7 @@ function draw() {
 }
 
 document.addEventListener("htmx:afterSettle", draw);
+addEventListener("resize", drawLog);
 new MutationObserver(() => {
   for (const chart of charts.values()) { chart.options = options(); chart.update("none"); }
 }).observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });
