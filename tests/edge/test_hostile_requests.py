@@ -78,6 +78,10 @@ def test_open_inference_refuses_what_it_cannot_shape(fields: dict[str, Any], sai
         infer(**fields)
 
 
+def test_a_field_named_by_a_null_character_is_read_like_any_other() -> None:
+    assert list(infer(**{"\0": 1})) == ["x"]
+
+
 def test_an_empty_tensor_of_endless_rows_is_no_tensor() -> None:
     wide = Signature((Tensor("x", "FP32", (-1, -1)),), SIGNATURE.outputs)
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [0, 2**62], "data": []}]}
