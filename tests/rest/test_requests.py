@@ -132,3 +132,12 @@ def test_django_keeps_no_files(settings: Any) -> None:
         default_storage.save("x", ContentFile(b"x"))
     with pytest.raises(SuspiciousOperation):
         default_storage.open("x")
+
+
+def test_a_wrong_host_puts_no_traceback_and_no_header_into_the_log(
+    nobody: Api, db: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert nobody.get("/api/v1/schema", Host="evil.example").status_code == 400
+    assert nobody.get("/admin/login/", Host="evil.example").status_code == 400
+    assert "evil.example" not in caplog.text
+    assert "Traceback" not in caplog.text

@@ -171,6 +171,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "INFO"},
     "loggers": {
         "django.request": {"level": "CRITICAL"},  # our own access line says it, without paths' query strings
+        "django.security": {"level": "CRITICAL"},  # a traceback with the caller's header for each wrong Host
         "uvicorn.access": {"level": "WARNING"},
     },
 }
