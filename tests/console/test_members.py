@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html import unescape
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth import authenticate
+from django.core.management import call_command
 
 from strongroom.access import members
 from strongroom.access.models import Generation
@@ -52,6 +55,41 @@ def test_a_known_address_keeps_its_password(within: Deposit) -> None:
     known = User.objects.create_user("known@example.test", "their own password")
     made = members.add(principal_of(within.owner), email="known@example.test", role="developer")
     assert (made.member.user, made.password) == (known, None)
+
+
+def test_an_account_that_another_tenant_made_is_taken_in_by_nobody_else_until_the_operator_vouches(
+    acme: Deposit, globex: Deposit
+) -> None:
+    """Who made it was shown its password, and would come along into the other tenant."""
+    with scope.tenant(globex.id):
+        first = members.add(principal_of(globex.owner), email="victim@acme.test", role="viewer")
+        again = members.add(principal_of(globex.owner), email="second@acme.test", role="viewer").member
+        members.remove(principal_of(globex.owner), again)
+        members.add(principal_of(globex.owner), email="second@acme.test", role="viewer")  # its own
+    assert first.password is not None
+    with scope.tenant(acme.id):
+        with pytest.raises(Conflict) as refused:
+            members.add(principal_of(acme.owner), email="Victim@acme.test", role="admin")
+        assert refused.value.errors[0].code == "not_vouched"
+    output = StringIO()
+    call_command("resetpassword", "victim@acme.test", stdout=output)
+    fresh = json.loads(output.getvalue())["password"]
+    assert authenticate(username="victim@acme.test", password=first.password) is None
+    assert authenticate(username="victim@acme.test", password=fresh) == first.member.user
+    with scope.tenant(acme.id):
+        assert members.add(principal_of(acme.owner), email="victim@acme.test", role="admin").password is None
+
+
+@pytest.mark.parametrize("make", ["createoperator", "createtenant"])
+def test_the_operators_word_takes_an_account_from_the_tenant_that_made_it(make: str, acme: Deposit) -> None:
+    with scope.tenant(acme.id):
+        made = members.add(principal_of(acme.owner), email="ops@platform.test", role="viewer")
+    given = ["ops@platform.test"] if make == "createoperator" else ["initech", "--owner", "ops@platform.test"]
+    output = StringIO()
+    call_command(make, *given, stdout=output)
+    fresh = json.loads(output.getvalue())["password"]
+    assert authenticate(username="ops@platform.test", password=made.password) is None
+    assert authenticate(username="ops@platform.test", password=fresh) == made.member.user
 
 
 @pytest.mark.parametrize(

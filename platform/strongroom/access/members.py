@@ -27,10 +27,13 @@ class Added:
 
 
 def add(maker: Principal, *, email: str, role: str) -> Added:
-    """Takes a person in; their account is made when missing. Invalid, Denied role_missing, Conflict name_taken."""
+    """Takes a person in; their account is made when missing.
+
+    Invalid, Denied role_missing, Conflict name_taken (a member already, or an account that another tenant made).
+    """
     wanted = _role(role)
     _check_owner(maker, wanted)
-    user, password = tenants.account(email)
+    user, password = tenants.account(email, maker.tenant_id)
     member, created = Member.objects.get_or_create(user=user, defaults={"role": wanted})
     if not created:
         raise Conflict(

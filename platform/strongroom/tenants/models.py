@@ -49,6 +49,8 @@ class User(AbstractBaseUser):
     name = models.CharField(max_length=120, blank=True)
     is_operator = models.BooleanField(default=False)
     is_active = models.BooleanField(default=True)
+    # The tenant that made the account and knew its first password; null where the operator vouches for whose it is.
+    made_by = models.UUIDField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = UserManager()

@@ -11,7 +11,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
-from strongroom.errors import Conflict, Invalid
+from strongroom.errors import Conflict, FieldError, Invalid
 from strongroom.tenants import names, scope
 from strongroom.tenants.models import Member, Role, Tenant, User
 
@@ -34,7 +34,7 @@ def on_created(call: Callable[[UUID], None]) -> None:
 class NewTenant:
     tenant: Tenant
     owner: Member
-    password: str | None  # None where the person had an account
+    password: str | None  # None where the person had an account that the operator vouches for
 
 
 def create_tenant(name: str, owner_email: str, display_name: str = "") -> NewTenant:
@@ -46,7 +46,7 @@ def create_tenant(name: str, owner_email: str, display_name: str = "") -> NewTen
     tenant = Tenant(name=name, display_name=display_name)
     with scope.tenant(tenant.id):
         tenant.save()
-        user, password = _user(email)
+        user, password = vouched(email)
         owner = Member.objects.create(user=user, role=Role.OWNER)
         for call in _on_created:
             call(tenant.id)
@@ -54,16 +54,51 @@ def create_tenant(name: str, owner_email: str, display_name: str = "") -> NewTen
 
 
 def create_operator(email: str) -> tuple[User, str | None]:
-    """An account that may open the operator's site; the password where the account is new."""
-    user, password = _user(_email(email))
+    """An account that may open the operator's site; the password where the account is new or was a tenant's."""
+    user, password = vouched(email)
     user.is_operator = True
     user.save(update_fields=["is_operator"])
     return user, password
 
 
-def account(email: str) -> tuple[User, str | None]:
-    """The person with this address, made when missing; the password where the account is new. Invalid."""
-    return _user(_email(email))
+def vouched(email: str) -> tuple[User, str | None]:
+    """The operator's word: the person with this address, made when missing; the password where the account is new.
+
+    An account that a tenant made gets a new password, too: whoever made it may have kept the first. Invalid.
+    """
+    user, password = _user(_email(email), None)
+    if user.made_by is not None:
+        password = reset_password(user)
+    return user, password
+
+
+def reset_password(user: User) -> str:
+    """A new password, which ends every session; from now on the operator vouches for whose account it is."""
+    password = secrets.token_urlsafe(18)
+    user.set_password(password)
+    user.made_by = None
+    user.save(update_fields=["password", "made_by"])
+    return password
+
+
+def account(email: str, tenant_id: UUID) -> tuple[User, str | None]:
+    """The person with this address, made for the tenant when missing; the password where the account is new.
+
+    Invalid. Conflict where another tenant made it: who did may know the password, and would come along with it.
+    """
+    user, password = _user(_email(email), tenant_id)
+    if user.made_by not in (None, tenant_id):
+        raise Conflict(
+            f"the account {user.email} was made by another organisation, which may know its password; "
+            f"let the operator vouch for it: manage.py resetpassword {user.email}",
+            code="name_taken",
+            errors=[
+                FieldError(
+                    "/email", "not_vouched", "is an account of another organisation", "ask the operator to vouch for it"
+                )
+            ],
+        )
+    return user, password
 
 
 def limits(tenant: Tenant) -> dict[str, Any]:
@@ -80,8 +115,8 @@ def _email(text: str) -> str:
     return email
 
 
-def _user(email: str) -> tuple[User, str | None]:
+def _user(email: str, made_by: UUID | None) -> tuple[User, str | None]:
     if (user := User.objects.filter(email=email).first()) is not None:
         return user, None
     password = secrets.token_urlsafe(18)
-    return User.objects.create_user(email, password), password
+    return User.objects.create_user(email, password, made_by=made_by), password
