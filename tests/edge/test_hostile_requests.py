@@ -78,6 +78,17 @@ def test_open_inference_refuses_what_it_cannot_shape(fields: dict[str, Any], sai
         infer(**fields)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"tensor": {field: "x" * 100_000}} for field in ("name", "datatype", "shape")]
+    + [{"outputs": [{"name": "y" * 100_000}]}],
+)
+def test_a_refusal_does_not_repeat_all_that_was_sent(fields: dict[str, Any]) -> None:
+    with pytest.raises(StrongroomError) as told:
+        infer(**fields)
+    assert len(told.value.detail) < 300
+
+
 def test_a_field_named_by_a_null_character_is_read_like_any_other() -> None:
     assert list(infer(**{"\0": 1})) == ["x"]
 

@@ -26,6 +26,7 @@ from strongroom.rest import problem
 MAX_BODY_BYTES = settings.ENVIRONMENT.number("max_body_bytes")
 STATUSES = {409: 400, 410: 404, 412: 400, 415: 400, 422: 400}
 BINARY = "binary tensors are not taken in this version: send the data as JSON (binary_data=False)"
+BRIEF_CHARACTERS = 120
 Document = dict[str, Any]
 
 
@@ -104,7 +105,7 @@ class Asked:
         known = [tensor.name for tensor in served.signature.outputs]
         for name in self.wanted or ():
             if name not in known:
-                raise Invalid(f"output '{name}' is not one of the model's: {', '.join(known)}")
+                raise Invalid(f"output '{_brief(name)}' is not one of the model's: {', '.join(known)}")
 
     def written(self, result: core.Result) -> bytes:
         return orjson.dumps(self.answer(result), option=orjson.OPT_SERIALIZE_NUMPY)
@@ -186,7 +187,7 @@ class Asked:
             tensor = served.signature.by_name.get(name) if isinstance(name, str) else None
             if tensor is None:
                 hint = nearest(str(name), list(served.signature.by_name))
-                raise Invalid(f"input {name!r} is not an input of the model" + (f", {hint}" if hint else ""))
+                raise Invalid(f"input '{_brief(name)}' is not an input of the model" + (f", {hint}" if hint else ""))
             if name in found:
                 raise Invalid(f"input '{name}' is given twice")
             found[tensor.name] = _tensor(given, tensor)
@@ -200,11 +201,18 @@ def _wanted(outputs: Any) -> list[str]:
         raise Malformed("'outputs' must be a list of objects with a name")
     for output in outputs:
         if "classification" in _parameters(output):
-            raise Malformed(f"output '{output['name']}': the classification extension is not built in this version")
+            raise Malformed(
+                f"output '{_brief(output['name'])}': the classification extension is not built in this version"
+            )
     names = [output["name"] for output in outputs]
     if len(set(names)) < len(names):
         raise Malformed("'outputs' names an output twice")
     return names
+
+
+def _brief(value: Any) -> str:
+    """What the caller wrote, as far as a person reads it again."""
+    return str(value)[:BRIEF_CHARACTERS]
 
 
 def _parameters(given: Document) -> Document:
@@ -245,10 +253,10 @@ def _tensor(given: Document, tensor: Tensor) -> Array:
     if "data" not in given:
         raise Malformed(BINARY if "binary_data_size" in parameters else f"input '{name}' has no data")
     if given.get("datatype") != tensor.datatype:
-        raise Invalid(f"input '{name}' has datatype {given.get('datatype')}, expected {tensor.datatype}")
+        raise Invalid(f"input '{name}' has datatype {_brief(given.get('datatype'))}, expected {tensor.datatype}")
     shape = given.get("shape")
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise Invalid(f"input '{name}' has shape {shape}, expected {list(tensor.shape)}")
+        raise Invalid(f"input '{name}' has shape {_brief(shape)}, expected {list(tensor.shape)}")
     try:
         array = from_json(tensor, given["data"])
     except InputRefused as refusal:
