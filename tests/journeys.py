@@ -7,6 +7,7 @@ tests/edge/house.py and on tests/nodes.py; knows small tables of numbers only.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -64,6 +65,11 @@ def until(holds: Callable[[], Any], seconds: float = 30, pause: float = 0.02) ->
         assert time.monotonic() < ends, f"not within {seconds:g} s: {getattr(holds, '__qualname__', holds)}"
         time.sleep(pause)
     return found
+
+
+def promised(seconds: float) -> float:
+    """A time that the platform promises, longer by as much as this machine has more to do than it has cores."""
+    return seconds * max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 
 
 class Journey(House):

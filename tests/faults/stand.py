@@ -15,7 +15,7 @@ import pytest
 
 from strongroom import ids
 from tests import servers
-from tests.journeys import TERMINAL, Journey, command_line, lives, training, until
+from tests.journeys import TERMINAL, Journey, command_line, lives, promised, training, until
 from tests.nodes import Node, below
 
 TIMES = 20 if os.environ.get("STRONGROOM_PROOF") else 1
@@ -105,7 +105,8 @@ class Stand(Journey):
         assert done["attempt"] == 2
         assert [one[:2] for one in self.attempts(loss.job)] == [(1, outcome), (2, "succeeded")]
         began = self.began(loss.job, 2)
-        assert began - loss.at <= NEW_ATTEMPT_SECONDS, self.logs()
+        if outcome == "lost":  # from the process or worker that ended; one that hands back needs its time to stop
+            assert began - loss.at <= promised(NEW_ATTEMPT_SECONDS), self.logs()
         self._from_checkpoint(loss)
         self.once(done, reference)
         assert not any(lives(pid) for pid in loss.processes), "a process of the lost attempt lives"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.rest.shapes import KEY, document, page, problem
 from tests.acceptance.rest.test_conventions import with_checksum
-from tests.journeys import Journey, row, until
+from tests.journeys import Journey, promised, row, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -79,7 +79,7 @@ def test_a_revoked_key_ends_within_a_second_everywhere(house: Journey) -> None:
     revoked = time.monotonic()
     until(lambda: house.predict("weather", key=secret).status == 401, 5)
     until(lambda: all(house.get(path, key=secret).status == 401 for path in paths), 5)
-    assert time.monotonic() - revoked <= REVOKED_SECONDS
+    assert time.monotonic() - revoked <= promised(REVOKED_SECONDS)
     problem(house.predict("weather", key=secret), 401, "key_invalid")
     assert house.delete(f"{KEYS}/{id}").status == 204
     assert house.get(f"{KEYS}/{id}").json["revoked_at"] is not None
