@@ -11,6 +11,7 @@ import pytest
 
 from tests.callers import Api, Deposit, deposit
 from tests.nodes import Node
+from tests.spreading import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
 
 
 @pytest.fixture

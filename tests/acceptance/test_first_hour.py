@@ -27,6 +27,7 @@ from tests import servers
 from tests.edge.house import House
 from tests.journeys import command_line, lives, until
 from tests.nodes import ROOT, Node, below
+from tests.spreading import MODES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -146,12 +147,6 @@ def signed_in(demo: dict[str, Any], page: str) -> tuple[int, str]:
     request = urllib.request.Request(address, urllib.parse.urlencode(fields).encode(), {"Referer": address})  # noqa: S310  # ours
     with browser.open(request, timeout=30) as answer:
         return answer.status, answer.geturl()
-
-
-MODES = [
-    pytest.param("embedded", marks=pytest.mark.xdist_group("first-hour-embedded")),
-    pytest.param("production", marks=pytest.mark.xdist_group("first-hour-production")),
-]
 
 
 @pytest.fixture(scope="module", params=MODES)

@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 from tests.edge.house import CLASSES, House, expected
 from tests.nodes import Node
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("triton")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 VALUES = np.linspace(-1, 1, 192, dtype=np.float32).reshape(3, 64)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.stand import BACK_SECONDS, Stand, each_time
 from tests.journeys import promised, training, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("faults-of-service")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @each_time

@@ -11,7 +11,7 @@ from strongroom import ids
 from tests.faults.stand import CANCEL_SECONDS, Stand, each_time
 from tests.journeys import lives, promised
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("faults-of-work")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 def cancelled(stand: Stand, job: str) -> None:

@@ -14,7 +14,7 @@ from tests.edge.house import Answer
 from tests.faults.stand import Stand, each_time
 from tests.journeys import row, stream, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("faults-of-service")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 CALLERS = 6
 DEADLINE_SECONDS = 10.0  # the deployment's, as tests/faults/conftest.py makes it

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.stand import Stand, each_time
 from tests.journeys import lives, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("faults-of-work")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @each_time

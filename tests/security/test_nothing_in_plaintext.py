@@ -25,16 +25,13 @@ import redis
 from PIL import Image
 
 from tests import servers
-from tests.acceptance.test_first_hour import MODES as BOTH_MODES
 from tests.journeys import Journey, training, until
 from tests.nodes import Node
 from tests.security.plaintext import SHARED_MEMORY, Overheard, Scanner, disguises, processes
+from tests.spreading import MODES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-MODES = [
-    pytest.param(*each.values, marks=pytest.mark.xdist_group(f"plaintext-{each.values[0]}")) for each in BOTH_MODES
-]
 CELL, CLASS, FOLDER, ENTRY, ASKED = (
     f"{word}-zq{secrets.token_hex(12)}" for word in ("cell", "class", "folder", "entry", "asked")
 )

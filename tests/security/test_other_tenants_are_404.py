@@ -19,7 +19,7 @@ from tests.edge.house import Answer, network
 from tests.journeys import Journey, table
 from tests.nodes import Node
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("other-tenants")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 V2 = {
     "/v2/models/{name}": ["get"],
