@@ -45,20 +45,15 @@ def disguises(needle: bytes) -> dict[str, bytes]:
 class Scanner:
     """What is looked for. `found` answers where, as text."""
 
-    needles: dict[str, bytes]
     looked_into: set[str] = field(default_factory=set)
+    _texts: dict[bytes, str] = field(default_factory=dict)
 
     def add(self, name: str, needle: bytes) -> None:
         assert len(needle) >= 16, "too short to mean anything"
-        self.needles[name] = needle
+        self._texts |= {text: f"{name} as {form}" for form, text in disguises(needle).items()}
 
     def in_bytes(self, data: bytes, place: str) -> list[str]:
-        return [
-            f"{name} as {form} in {place}"
-            for name, needle in self.needles.items()
-            for form, text in disguises(needle).items()
-            if text in data
-        ]
+        return [f"{said} in {place}" for text, said in self._texts.items() if text in data]
 
     # --- files
 
@@ -116,7 +111,7 @@ class Scanner:
     # --- servers
 
     def in_database(self, node: Node) -> list[str]:
-        """All rows as pg_dump writes them (bytes in hex), and the log of changes as it lies on the disk."""
+        """All rows as pg_dump writes them, bytes in hex."""
         if node.mode == "embedded":
             return []  # the file and its log lie in the home folder
         binaries = servers.postgres_folder()
@@ -125,10 +120,15 @@ class Scanner:
         dump = subprocess.run([str(binaries / "pg_dump"), "--dbname", url], capture_output=True, check=True).stdout
         assert b"jobs_job" in dump
         self.looked_into.add("database")
-        found = self.in_bytes(dump, "the database")
-        for path in (servers.session_folder() / "postgresql" / "data" / "pg_wal").iterdir():
-            found += self.in_file(path, f"the database's log {path.name}")
-        return found
+        return self.in_bytes(dump, "the database")
+
+    def in_database_log(self, node: Node) -> list[str]:
+        """What was ever written, as it lies on the disk."""
+        if node.mode == "embedded":
+            return []
+        folder = servers.session_folder() / "postgresql" / "data" / "pg_wal"
+        self.looked_into.add("database log")
+        return [one for path in folder.iterdir() for one in self.in_file(path, f"the database's log {path.name}")]
 
     def in_broker(self, node: Node) -> list[str]:
         """All that is kept now; what passes is seen by `Overheard`."""

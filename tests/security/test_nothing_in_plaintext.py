@@ -49,6 +49,13 @@ answer = [matrix.tobytes()[:64].hex(), matrix.T.tobytes()[:64].hex(), version.li
 """
 
 
+def scanner_for(*words: str) -> Scanner:
+    made = Scanner()
+    for word in words:
+        made.add(word, word.encode())
+    return made
+
+
 def table() -> bytes:
     """Two classes, one of them marked; a column of words, one of them marked."""
     lines = ["size,kind,label"]
@@ -104,7 +111,7 @@ def story(request: pytest.FixtureRequest) -> Iterator[Story]:
         temporary = node.folder / "tmp"
         temporary.mkdir()
         node.environment["TMPDIR"] = str(temporary)
-        scanner = Scanner({name: name.encode() for name in (CELL, CLASS, FOLDER, ENTRY, ASKED)})
+        scanner = scanner_for(CELL, CLASS, FOLDER, ENTRY, ASKED)
         with Overheard(node) as overheard:
             told = Story(Journey(node), scanner, temporary, overheard)
             told.house.tenant("alpha")
@@ -118,6 +125,7 @@ def story(request: pytest.FixtureRequest) -> Iterator[Story]:
             for name in reversed(node.processes):
                 node.stop(name)
             told.look()
+            told.found += scanner.in_database_log(node)
         yield told
 
 
@@ -213,7 +221,7 @@ def test_it_was_looked_where_it_matters(story: Story) -> None:
     for name in ("web", "worker"):
         assert f"/proc/{story.house.node.pid(name)}/fd" in looked, f"the descriptors of {name} cannot be read here"
     if story.house.node.mode == "production":
-        assert {"database", "broker"} <= looked
+        assert {"database", "database log", "broker"} <= looked
 
 
 # --- the scanner itself
@@ -222,7 +230,7 @@ def test_it_was_looked_where_it_matters(story: Story) -> None:
 @pytest.mark.parametrize("form", sorted(disguises(b"a marked word")))
 def test_the_scanner_finds_every_disguise_at_every_place(form: str, tmp_path: Path) -> None:
     word = f"word-zq{secrets.token_hex(12)}".encode()
-    scanner = Scanner({"word": word})
+    scanner = scanner_for(word.decode())
     for before in range(4):
         lying = b"\x00" * before + word + b"and more"
         texts: dict[str, Any] = {
@@ -244,7 +252,7 @@ def test_the_scanner_finds_every_disguise_at_every_place(form: str, tmp_path: Pa
 
 def test_the_scanner_finds_what_a_process_holds(tmp_path: Path) -> None:
     word = f"word-zq{secrets.token_hex(12)}"
-    scanner = Scanner({"word": word.encode()})
+    scanner = scanner_for(word)
     path = tmp_path / "held"
     path.write_text(word)
     program = "import sys; held = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
@@ -275,12 +283,13 @@ def test_the_scanner_finds_what_the_servers_keep(story: Story) -> None:
     if node.mode == "embedded":
         pytest.skip("there is no server")
     word = f"word-zq{secrets.token_hex(12)}"
-    scanner = Scanner({"word": word.encode()})
+    scanner = scanner_for(word)
     owner = node.environment["STRONGROOM_OWNER_DATABASE_URL"]
     with psycopg.connect(owner, autocommit=True) as connection:
         connection.execute("CREATE TABLE planted (data bytea)")
         connection.execute("INSERT INTO planted VALUES (%s)", (word.encode(),))
-        assert any("the database" in place for place in scanner.in_database(node))
+        assert any("in the database" in place for place in scanner.in_database(node))
+        assert any("the database's log" in place for place in scanner.in_database_log(node))
         connection.execute("DROP TABLE planted")
     with redis.Redis.from_url(node.environment["STRONGROOM_BROKER_URL"]) as broker, Overheard(node) as overheard:
         broker.lpush("planted", f"before {word}")
