@@ -47,8 +47,9 @@ def torch_at_hand() -> bool:
 
 
 def install(*arguments: str, environment: dict[str, str] | None = None) -> None:
-    command = [str(BIN / "uv"), "pip", "install", "-q", "--python", str(BIN / "python"), *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | (environment or {}), check=False)
+    # Bytecode now: a job imports torch where nothing can be written, and would compile it again each time (3 s).
+    command = [str(BIN / "uv"), "pip", "install", "-q", "--compile-bytecode", "--python", str(BIN / "python")]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, env=os.environ | (environment or {}), check=False)
     if done.returncode:
         raise SystemExit(f"the packages could not be installed: {' '.join(arguments)}")
 

@@ -191,7 +191,7 @@ def test_an_import_of_what_is_no_model_is_refused_and_the_upload_stays(acme: Dep
 def test_a_killed_training_goes_on_from_its_checkpoint_bit_for_bit(
     acme: Deposit, digits: DatasetVersion, home: Path
 ) -> None:
-    document = training(epochs=200)
+    document = training(epochs=1000)
     submitted(acme, document)
     with meanwhile(lambda: kill_after_a_checkpoint(home)):
         first = worked()

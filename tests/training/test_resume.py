@@ -84,8 +84,9 @@ def unbroken_run(epochs: int) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.proof)])
 def test_a_training_killed_within_an_epoch_ends_with_the_weights_of_an_unbroken_one(kills: int) -> None:
-    unbroken = unbroken_run(epochs=1 + 2 * kills)
-    run = Run(epochs=1 + 2 * kills)
+    epochs = 2 + 8 * kills  # a checkpoint falls due each half second, an epoch takes 0.15 s on a fast machine
+    unbroken = unbroken_run(epochs)
+    run = Run(epochs)
     for _ in range(kills):
         run.killed()
     resumed = run.finished()
@@ -98,6 +99,6 @@ def test_a_training_killed_within_an_epoch_ends_with_the_weights_of_an_unbroken_
 
 @pytest.mark.slow
 def test_a_drained_training_seals_a_checkpoint_and_a_later_attempt_goes_on_from_it() -> None:
-    run = Run(epochs=3)
+    run = Run(epochs=10)
     run.drained()
-    assert run.finished()["weights_sha256"] == unbroken_run(epochs=3)["weights_sha256"]
+    assert run.finished()["weights_sha256"] == unbroken_run(epochs=10)["weights_sha256"]
