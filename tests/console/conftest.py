@@ -1,33 +1,19 @@
 """Two tenants with something of every kind in each, and people of every role who are signed in."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from strongroom.tenants.models import Role, User
-from tests.callers import Deposit, deposit
+from tests.callers import Deposit
 from tests.console.browsing import Browser
 from tests.console.rows import Filled, filled
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, settings: Any) -> Path:
-    settings.ENVIRONMENT = dataclasses.replace(settings.ENVIRONMENT, home=str(tmp_path), store_url="", kms="")
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # guards nothing; 200 ms saved each
-    return tmp_path
-
-
-@pytest.fixture
-def acme(db: None) -> Deposit:
-    return deposit("acme")
-
-
-@pytest.fixture
-def globex(db: None) -> Deposit:
-    return deposit("globex")
+def own_home(home: Path) -> None:
+    """tests/conftest.py makes it."""
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ def test_known_keys_and_models_serve_on_while_the_database_is_away_then_503() ->
         node.start("web", "agent")
         house.serve("alpha")
         stranger = house.key("predict")
+        time.sleep(0.7)  # by now the process has heard of the new key, after which it looks up each key anew
         assert predict(house) == (200, None)
         _administer(f'ALTER DATABASE "{node.database}" ALLOW_CONNECTIONS false')
         _administer(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{node.database}'")  # noqa: S608  # our own name

@@ -18,6 +18,7 @@ ROW = [index / 64 for index in range(64)]
 def test_a_prediction_has_the_contracts_body_and_the_models_numbers(house: House) -> None:
     answer = house.post(PREDICT, {"inputs": {"x": [ROW, ROW[::-1]]}})
     assert answer.status == 200, answer.body
+    assert answer.headers["cache-control"] == "no-store"
     assert list(answer.json) == ["deployment", "model", "version", "predictions", "usage"]
     assert (answer.json["deployment"], answer.json["model"], answer.json["version"]) == ("mlp", "mlp", 1)
     assert answer.json["usage"]["items"] == 2

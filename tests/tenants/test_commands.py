@@ -1,7 +1,8 @@
-"""`createtenant` and `createoperator`: one JSON line each, and clear words when they cannot."""
+"""`createtenant`, `createoperator` and `limittenant`: one JSON line each, and clear words when they cannot."""
 
 import io
 import json
+from typing import Any
 
 import pytest
 from django.contrib.auth import authenticate
@@ -11,14 +12,15 @@ from strongroom.access.models import ApiKey
 from strongroom.access.scopes import ALL
 from strongroom.tenants import scope
 from strongroom.tenants.models import Member, Tenant, User
+from strongroom.tenants.services import DEFAULT_LIMITS
 from tests.callers import Api
 
 
-def run(*arguments: str) -> dict[str, str | None]:
+def run(*arguments: str) -> dict[str, Any]:
     out = io.StringIO()
     call_command(*arguments, stdout=out)
     (line,) = out.getvalue().splitlines()
-    found: dict[str, str | None] = json.loads(line)
+    found: dict[str, Any] = json.loads(line)
     return found
 
 
@@ -68,3 +70,27 @@ def test_an_operator_is_a_person_and_no_member(db: None) -> None:
     assert run("createoperator", "op@example.test") == {"email": "op@example.test", "password": None}
     with pytest.raises(CommandError, match="e-mail"):
         run("createoperator", "nobody")
+
+
+def test_a_tenants_limits_are_changed_one_by_one(db: None) -> None:
+    run("createtenant", "acme", "--owner", "owner@acme.test")
+    assert run("limittenant", "acme") == {"tenant": "acme"} | DEFAULT_LIMITS
+    changed = run("limittenant", "acme", "requests_per_second=50", "upload_bytes=none")
+    assert changed == {"tenant": "acme"} | DEFAULT_LIMITS | {"requests_per_second": 50, "upload_bytes": None}
+    assert run("limittenant", "acme", "upload_bytes=default")["upload_bytes"] == DEFAULT_LIMITS["upload_bytes"]
+    assert run("limittenant", "acme")["requests_per_second"] == 50
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (["nobody", "storage_bytes=1"], "no tenant 'nobody'"),
+        (["acme", "storage=1"], "no limit 'storage'; there are max_running_jobs"),
+        (["acme", "storage_bytes=-1"], "must be a whole number, none or default, is '-1'"),
+        (["acme", "storage_bytes"], "must be a whole number"),
+    ],
+)
+def test_a_limit_that_is_none_is_said(db: None, told: list[str], words: str) -> None:
+    run("createtenant", "acme", "--owner", "owner@acme.test")
+    with pytest.raises(CommandError, match=words):
+        run("limittenant", *told)

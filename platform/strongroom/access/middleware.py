@@ -125,11 +125,16 @@ class PrincipalMiddleware:
 
 
 def authenticate(request: HttpRequest) -> Principal:
-    """The principal of a request: by its Authorization header, else by its session. Call outside any scope."""
+    """The principal of a request: by its Authorization header, else by its session; its tenant's rate counts it.
+
+    Call outside any scope.
+    """
     if (header := request.headers.get("Authorization")) is None:
-        return sessions.principal(request)
-    principal = PRINCIPALS.load(bearer(header))
-    principal.require_address(from_address.get())
+        principal = sessions.principal(request)
+    else:
+        principal = PRINCIPALS.load(bearer(header))
+        principal.require_address(from_address.get())
+    principal.take_request()
     return principal
 
 

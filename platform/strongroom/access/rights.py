@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from strongroom import logs
 from strongroom.access import scopes as scope_table
+from strongroom.access.rates import RATES
 from strongroom.errors import Denied, FieldError, Invalid
 from strongroom.rest.problem import nearest
 from strongroom.rest.requests import from_address
@@ -29,6 +30,7 @@ class Principal:
     """Who asks, fit to be cached and shared between threads: a key or a member, always of one tenant.
 
     `scopes` has what each scope includes. Empty `allowed_models` (deployments) and `allowed_networks` mean all.
+    `requests_per_second` is the tenant's, of all its principals together.
     """
 
     kind: str  # "key" or "member"
@@ -39,6 +41,12 @@ class Principal:
     allowed_models: frozenset[str] = frozenset()
     allowed_networks: tuple[Network, ...] = ()
     expires_at: datetime | None = None
+    requests_per_second: float | None = None
+
+    def take_request(self) -> None:
+        """Counts one request against the tenant's rate; LimitReached."""
+        if self.requests_per_second is not None:
+            RATES.take(self.tenant_id, self.requests_per_second, "the tenant's")
 
     def require(self, scope_name: str) -> None:
         """Denied scope_missing, the scope in the hint."""

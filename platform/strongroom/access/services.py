@@ -27,6 +27,7 @@ from strongroom.audit.services import record
 from strongroom.errors import Invalid, NotFound, Unauthenticated
 from strongroom.rest.bodies import made_by, moment, optional_moment
 from strongroom.tenants import scope
+from strongroom.tenants import services as tenants
 from strongroom.tenants.actor import Actor
 from strongroom.tenants.models import Member, TenantState
 
@@ -79,6 +80,7 @@ def find(secret: str) -> Principal:
         allowed_models=frozenset(key.allowed_models),
         allowed_networks=tuple(ip_network(network) for network in key.allowed_networks),
         expires_at=key.expires_at,
+        requests_per_second=tenants.limits(key.tenant)["requests_per_second"],
     )
 
 
@@ -99,6 +101,7 @@ def principal_of(member: Member) -> Principal:
         tenant_id=member.tenant_id,
         tenant_name=member.tenant.name,
         scopes=scope_table.ROLES.get(member.role, frozenset()),
+        requests_per_second=tenants.limits(member.tenant)["requests_per_second"],
     )
 
 

@@ -16,12 +16,10 @@ from django.utils import timezone
 from strongroom import ids
 from strongroom.audit.services import record
 from strongroom.datasets.models import Dataset, DatasetVersion
-from strongroom.errors import Conflict, FieldError, Invalid, LimitReached, NotFound
+from strongroom.errors import Conflict, FieldError, Invalid, NotFound
 from strongroom.rest.bodies import made_by, moment
 from strongroom.tenants import names, scope
-from strongroom.tenants import services as tenants
 from strongroom.tenants.actor import Actor
-from strongroom.tenants.models import Tenant
 from strongroom.vault import services as vault
 
 FORMATS = ("csv", "npz", "images")
@@ -58,11 +56,7 @@ def begin_upload(name: str, *, format: str, target: str = "label", modality: str
     if problems:
         raise Invalid(f"{problems[0].path} {problems[0].message}", errors=problems)
     tenant_id = scope.tenant_id()
-    allowed = tenants.limits(Tenant.objects.get(id=tenant_id))["storage_bytes"]
-    if allowed is not None and vault.stored_bytes(tenant_id) >= allowed:
-        raise LimitReached(
-            f"the tenant stores its limit of {allowed} bytes; delete what is not needed", hint=f"limit {allowed}"
-        )
+    vault.check_room(tenant_id)
     return Upload(vault.new_artefact(tenant_id, "data"), name, format, target, modality)
 
 

@@ -41,7 +41,7 @@ async def ready(request: http.Request) -> http.Answer:
     degraded = any(checks[name] != "ok" for name in ("database", "broker", "store", "root_keys"))
     status = 200 if _can_predict(checks) else 503
     document = {"status": "degraded" if degraded or status == 503 else "ok", "checks": checks}
-    return http.Answer.of(status, document, [(b"cache-control", b"no-store")])
+    return http.Answer.of(status, document)
 
 
 async def can_predict() -> bool:

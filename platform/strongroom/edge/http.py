@@ -28,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+UNCACHED = (b"cache-control", b"no-store")  # every answer is one tenant's
 MAX_QUERY_FIELDS = 50
 SMALL_BYTES = 64 * 1024
 
@@ -184,6 +185,7 @@ class Answer:
             (b"content-type", self.media_type),
             (b"content-length", b"%d" % len(self.body)),
             (b"x-request-id", request.id.encode()),
+            UNCACHED,
             *self.headers,
         ]
         whole: Callable[..., bool] | None = request.scope.get("strongroom.whole")  # edge/server.py
@@ -205,7 +207,12 @@ class Stream(Answer):
         self.pieces = pieces
 
     async def send(self, send: Send, request: Request) -> None:
-        headers = [(b"content-type", self.media_type), (b"x-request-id", request.id.encode()), *self.headers]
+        headers = [
+            (b"content-type", self.media_type),
+            (b"x-request-id", request.id.encode()),
+            UNCACHED,
+            *self.headers,
+        ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         gone = asyncio.ensure_future(request.gone())
         try:

@@ -99,7 +99,7 @@ async def output(request: http.Request, id: str) -> http.Answer:
     except BaseException:
         os.close(sealed.descriptor)
         raise
-    headers = [(b"content-length", b"%d" % reader.size_bytes), (b"cache-control", b"no-store")]
+    headers = [(b"content-length", b"%d" % reader.size_bytes)]
     return http.Stream(_pieces(sealed, reader), b"application/jsonl", headers)
 
 

@@ -22,18 +22,27 @@ REMEMBERED_CHARACTERS = 256  # of a header that anybody may make long
 
 
 def known(request: http.Request) -> Principal | None:
-    """The key's principal from memory, in a microsecond; None sends the caller to `of`."""
+    """`of` a key that is in memory, in a microsecond; None sends the caller there."""
     authorization = request.headers.get(b"authorization")
     if authorization is None or authorization[:7].lower() != _BEARER:
         return None
     principal = PRINCIPALS.peek(authorization[7:].decode("latin-1"))
-    if principal is not None and principal.allowed_networks:
-        principal.require_address(address(request))
+    if principal is not None:
+        if principal.allowed_networks:
+            principal.require_address(address(request))
+        principal.take_request()
     return principal
 
 
 async def of(request: http.Request) -> Principal:
-    """The principal, or Unauthenticated, Denied, Unavailable."""
+    """The principal, whose tenant's rate counts the request; as `again`, and LimitReached."""
+    principal = await again(request)
+    principal.take_request()
+    return principal
+
+
+async def again(request: http.Request) -> Principal:
+    """The principal without counting: of a request that goes on. Unauthenticated, Denied, Unavailable."""
     if (authorization := request.header(b"authorization")) or b"cookie" not in request.headers:
         principal = await PRINCIPALS.fetch(bearer(authorization) if authorization else "")
         principal.require_address(address(request))

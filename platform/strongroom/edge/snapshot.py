@@ -21,8 +21,6 @@ from strongroom.deployments import services as deployments
 from strongroom.edge import database
 from strongroom.errors import NotFound, Unavailable
 from strongroom.tenants import names, scope
-from strongroom.tenants import services as tenants
-from strongroom.tenants.models import Tenant
 
 MAX_ENTRIES = 20_000
 
@@ -45,7 +43,6 @@ class Served:
     requests_per_second: float | None
     concurrency: int | None
     deadline_ms: int
-    tenant_requests_per_second: float | None
     before: Served | None = None  # the version that was live before: serves while this one is being loaded
 
 
@@ -166,5 +163,4 @@ def load(tenant_id: UUID, name: str) -> Served | None:
             requests_per_second=limits["requests_per_second"],
             concurrency=limits["concurrency"],
             deadline_ms=limits["deadline_ms"],
-            tenant_requests_per_second=tenants.limits(Tenant.objects.get(id=tenant_id))["requests_per_second"],
         )

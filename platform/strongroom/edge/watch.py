@@ -329,7 +329,7 @@ async def events(request: http.Request, id: str) -> http.Answer:
     if job_id is None or not await database.run(_exists, principal.tenant_id, job_id):
         raise NotFound(f"there is no job {id!r}")
     STREAMS.check(principal.tenant_id)
-    headers = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+    headers = [(b"x-accel-buffering", b"no")]
     return http.Stream(_stream(request, principal, job_id, last), b"text/event-stream", headers)
 
 
@@ -366,7 +366,7 @@ async def _stream(request: http.Request, principal: Principal, job_id: UUID, las
 async def _may_see(request: http.Request, principal: Principal) -> bool:
     """Whether the key or the session is still good for it; where nobody can say, it is."""
     try:
-        now = principals.known(request) or await principals.of(request)
+        now = await principals.again(request)
         now.require("jobs:read")
     except Unavailable:
         return True

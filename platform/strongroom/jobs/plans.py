@@ -20,7 +20,9 @@ from strongroom.jobs import wakeups
 from strongroom.jobs.models import Event, Job
 from strongroom.jobs.states import State
 from strongroom.registry import services as registry
+from strongroom.tenants import scope
 from strongroom.tenants.actor import Actor
+from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 from training import spec as specs
 from training.spec.facts import contradictions
@@ -71,7 +73,10 @@ def check_queue() -> None:
 
 
 def enqueue(actor: Actor, plan: Plan, *, retry_of: UUID | None = None, **fields: Any) -> Job:
+    """LimitReached: too many wait, or the tenant's storage is full and the job would add to it."""
     check_queue()
+    if plan.spec.kind != "check":
+        vault.check_room(scope.tenant_id())
     resources = plan.spec.resources
     job = Job.objects.create(
         kind=plan.spec.kind,

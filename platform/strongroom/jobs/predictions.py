@@ -17,16 +17,14 @@ from django.utils import timezone
 from strongroom import ids
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments import services as deployments
-from strongroom.errors import Conflict, FieldError, Gone, Invalid, LimitReached, NotFound
+from strongroom.errors import Conflict, FieldError, Gone, Invalid, NotFound
 from strongroom.jobs import plans
 from strongroom.jobs.models import Job
 from strongroom.jobs.states import TERMINAL
 from strongroom.rest.bodies import moment, optional_moment
 from strongroom.rest.problem import MAX_PROBLEMS, nearest
 from strongroom.tenants import scope
-from strongroom.tenants import services as tenants
 from strongroom.tenants.actor import Actor
-from strongroom.tenants.models import Tenant
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 from training import spec as specs
@@ -47,20 +45,10 @@ def submit(actor: Actor, document: object, *, retry_of: UUID | None = None) -> J
     else:
         body = json.dumps({field: content}, allow_nan=False).encode()
         plans.check_queue()  # what is sealed and then refused would lie there for a day
-        _check_room(len(body))
+        vault.check_room(scope.tenant_id(), len(body))
         artefact = vault.seal_bytes(scope.tenant_id(), "input", body)
     plan = plans.Plan(specs.load(spec), name, version, artefact)
     return plans.enqueue(actor, plan, retry_of=retry_of, deployment=deployment)
-
-
-def _check_room(size_bytes: int) -> None:
-    """Inputs count against the tenant's storage like everything that is sealed. LimitReached."""
-    tenant_id = scope.tenant_id()
-    allowed = tenants.limits(Tenant.objects.get(id=tenant_id))["storage_bytes"]
-    if allowed is not None and vault.stored_bytes(tenant_id) + size_bytes > allowed:
-        raise LimitReached(
-            f"the tenant stores its limit of {allowed} bytes; delete what is not needed", hint=f"limit {allowed}"
-        )
 
 
 def resubmit(actor: Actor, job: Job) -> Job:

@@ -16,13 +16,11 @@ from django.utils import timezone
 
 from strongroom import ids
 from strongroom.audit.services import record
-from strongroom.errors import Conflict, FieldError, Invalid, LimitReached, NotFound
+from strongroom.errors import Conflict, FieldError, Invalid, NotFound
 from strongroom.registry.models import Model, ModelVersion
 from strongroom.rest.bodies import moment
 from strongroom.tenants import names, scope
-from strongroom.tenants import services as tenants
 from strongroom.tenants.actor import Actor
-from strongroom.tenants.models import Tenant
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 
@@ -52,11 +50,7 @@ def begin_upload(name: str, *, format: str = "onnx") -> Upload:
     if format not in FORMATS:
         raise Invalid.field("?format", f"must be onnx, is {format!r}", code="choice")
     tenant_id = scope.tenant_id()
-    allowed = tenants.limits(Tenant.objects.get(id=tenant_id))["storage_bytes"]
-    if allowed is not None and vault.stored_bytes(tenant_id) >= allowed:
-        raise LimitReached(
-            f"the tenant stores its limit of {allowed} bytes; delete what is not needed", hint=f"limit {allowed}"
-        )
+    vault.check_room(tenant_id)
     expires = timezone.now() + timedelta(hours=IMPORT_HOURS)
     return Upload(vault.new_artefact(tenant_id, "import", expires_at=expires), name, format)
 

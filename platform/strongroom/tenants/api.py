@@ -20,9 +20,9 @@ from strongroom.vault import services as vault
 
 
 class Limits(serializers.Serializer[Any]):
-    max_running_jobs = serializers.IntegerField()
-    storage_bytes = serializers.IntegerField()
-    upload_bytes = serializers.IntegerField()
+    max_running_jobs = serializers.IntegerField(allow_null=True)
+    storage_bytes = serializers.IntegerField(allow_null=True)
+    upload_bytes = serializers.IntegerField(allow_null=True)
     requests_per_second = serializers.IntegerField(allow_null=True)
 
 

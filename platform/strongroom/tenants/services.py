@@ -11,7 +11,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
-from strongroom.errors import Conflict, FieldError, Invalid
+from strongroom.errors import Conflict, FieldError, Invalid, NotFound
 from strongroom.tenants import names, scope
 from strongroom.tenants.models import Member, Role, Tenant, User
 
@@ -104,6 +104,17 @@ def account(email: str, tenant_id: UUID) -> tuple[User, str | None]:
 def limits(tenant: Tenant) -> dict[str, Any]:
     """The tenant's limits, the defaults filled in."""
     return DEFAULT_LIMITS | {key: value for key, value in tenant.limits.items() if key in DEFAULT_LIMITS}
+
+
+def set_limits(name: str, changes: dict[str, int | None]) -> dict[str, Any]:
+    """Changes some of a tenant's limits, None for no limit; what they are now. NotFound."""
+    if (row := Tenant.objects.filter(name=name).first()) is None:
+        raise NotFound(f"there is no tenant {name!r}")
+    with scope.tenant(row.id):
+        row = Tenant.objects.select_for_update().get(id=row.id)
+        row.limits = row.limits | changes
+        row.save(update_fields=["limits"])
+    return limits(row)
 
 
 def _email(text: str) -> str:

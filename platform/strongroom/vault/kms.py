@@ -19,6 +19,8 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from strongroom.vault.store import sync_folder
+
 
 class KmsError(Exception):
     """Any of the failures below; the text never holds a key, a token or an address with credentials."""
@@ -117,7 +119,7 @@ class RingKms:
                     _overwrite(self._path(key, number))
                     self._path(key, number).unlink()
             if (self._folder / key).is_dir():
-                _sync_folder(self._folder / key)
+                sync_folder(self._folder / key)
         return datetime.now(UTC)
 
     def health(self) -> Health:
@@ -145,7 +147,7 @@ class RingKms:
         with _unavailable():
             if not (self._folder / key).is_dir():
                 (self._folder / key).mkdir(mode=0o700, exist_ok=True)
-                _sync_folder(self._folder)
+                sync_folder(self._folder)
             _create(self._path(key, generation), wrapped)
         return generation
 
@@ -222,7 +224,7 @@ def _create(path: Path, content: bytes) -> None:
             os.link(draft, path)
     finally:
         draft.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _overwrite(path: Path) -> None:
@@ -230,14 +232,6 @@ def _overwrite(path: Path) -> None:
         file.write(secrets.token_bytes(os.fstat(file.fileno()).st_size))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

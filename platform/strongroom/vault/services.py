@@ -24,8 +24,10 @@ from django.utils import timezone
 
 from sealing import ArtefactCorrupt, Identity, SealReader, WrongKey, new_data_key, unwrap_data_key, wrap_data_key
 from strongroom import ids
-from strongroom.errors import Gone, Unavailable
+from strongroom.errors import Gone, LimitReached, Unavailable
 from strongroom.tenants import scope
+from strongroom.tenants import services as tenants
+from strongroom.tenants.models import Tenant
 from strongroom.vault import drafts, keys
 from strongroom.vault.drafts import KINDS, Draft, Slot, SlotRefused
 from strongroom.vault.fields import ColumnCorrupt, Sealed, opened, sealed
@@ -44,6 +46,7 @@ __all__ = [
     "StoredReader",
     "WrongRing",
     "adopt",
+    "check_room",
     "collect_orphans",
     "create_tenant_keys",
     "data_key",
@@ -259,6 +262,15 @@ def _names_in_rows(names: Iterable[str]) -> set[str]:
 def stored_bytes(tenant_id: UUID) -> int:
     rows = Artefact.objects.filter(tenant_id=tenant_id, state=Artefact.State.SEALED)
     return rows.aggregate(total=Sum("stored_bytes"))["total"] or 0
+
+
+def check_room(tenant_id: UUID, size_bytes: int = 1) -> None:
+    """LimitReached where the tenant's storage has no room for that much more."""
+    allowed = tenants.limits(Tenant.objects.get(id=tenant_id))["storage_bytes"]
+    if allowed is not None and stored_bytes(tenant_id) + size_bytes > allowed:
+        raise LimitReached(
+            f"the tenant stores its limit of {allowed} bytes; delete what is not needed", hint=f"limit {allowed}"
+        )
 
 
 def verify_ring() -> None:

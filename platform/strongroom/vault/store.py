@@ -52,12 +52,12 @@ class Store:
         target = self._folder / name
         if not target.parent.is_dir():
             target.parent.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         try:
             os.link(self._folder / temporary.name, target)
         except FileExistsError:
             raise NameTaken(name) from None
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         self.discard(temporary)
 
     def discard(self, temporary: Temporary) -> None:
@@ -84,7 +84,8 @@ class Store:
         return "ok"
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """A name made in it or taken from it outlives a crash."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

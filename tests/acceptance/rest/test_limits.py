@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from strongroom.tenants.services import DEFAULT_LIMITS
 from tests.acceptance.rest.shapes import problem
+from tests.edge.house import Answer
 from tests.journeys import Journey, row, table, training, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-LIMIT = """
-tenant = Tenant.objects.get(id=tenant_id)
-tenant.limits = {limits!r}
-tenant.save()
-from strongroom.access.models import Generation
-Generation.bump("principals")
-Generation.bump("deployments")
-"""
 
 
 @pytest.fixture
@@ -26,11 +20,17 @@ def limited(house: Journey) -> Any:
     """Sets alpha's limits; they are taken back afterwards."""
 
     def set_to(**limits: Any) -> None:
-        house.shell("alpha", LIMIT.format(limits=limits))
-        until(lambda: house.get("/api/v1/tenant").json["limits"].items() >= limits.items(), 5)
+        told = [f"{limit}={value}" for limit, value in limits.items()]
+        house.node.manage("limittenant", "alpha", *told)
+
+        def is_known() -> bool:
+            answer = house.get("/api/v1/tenant")
+            return answer.status == 200 and answer.json["limits"].items() >= limits.items()
+
+        until(is_known, 5)
 
     yield set_to
-    set_to()
+    house.node.manage("limittenant", "alpha", *(f"{limit}=default" for limit in DEFAULT_LIMITS))
 
 
 def test_an_upload_over_the_limit_is_413(house: Journey, limited: Any) -> None:
@@ -56,6 +56,8 @@ def test_storage_that_is_full_is_429(house: Journey, limited: Any) -> None:
     answer = house.put("/api/v1/datasets/more/content?format=csv", table(100, seed=31))
     problem(answer, 429, "limit_reached")
     assert house.get("/api/v1/tenant").json["usage"]["storage_bytes"] == used, "nothing of it was kept"
+    limited(storage_bytes=used)
+    problem(house.post("/api/v1/jobs", training("full")), 429, "limit_reached")
 
 
 def test_no_more_jobs_run_at_once_than_allowed(house: Journey, limited: Any) -> None:
@@ -74,11 +76,13 @@ def test_no_more_jobs_run_at_once_than_allowed(house: Journey, limited: Any) -> 
 def test_requests_over_the_rate_are_429(house: Journey, limited: Any) -> None:
     limited(requests_per_second=2)
 
-    def refused() -> bool:
-        answers = [house.predict("weather", [row()]) for _ in range(10)]
+    def refused(ask: Callable[[], Answer]) -> bool:
+        answers = [ask() for _ in range(10)]
         found = [answer for answer in answers if answer.status != 200]
         for answer in found:
             problem(answer, 429, "rate_limited")
         return bool(found)
 
-    until(refused, 5)
+    until(lambda: refused(lambda: house.predict("weather", [row()])), 5)
+    assert refused(lambda: house.get("/api/v1/models")), "the routes that Django answers count, too"
+    assert refused(lambda: house.get("/api/v1/predictions"))
