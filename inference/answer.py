@@ -37,13 +37,19 @@ def predictions(
 
 
 def _classified(signature: Signature, scores: Array, policy: Mapping[str, Any]) -> list[Prediction]:
-    scores = probabilities(scores)
     labels = signature.classes or ()
     if len(labels) != scores.shape[1]:
-        labels = tuple(str(index) for index in range(scores.shape[1]))
-    rows = _plain(scores, decimals := policy.get("decimals"))
-    small = scores.size <= SMALL and decimals is None  # rounding makes ties
-    best = [row.index(max(row)) for row in rows] if small else scores.argmax(axis=1).tolist()
+        labels = tuple([str(index) for index in range(scores.shape[1])])
+    decimals = policy.get("decimals")
+    if scores.size <= SMALL and decimals is None:  # rounding makes ties
+        rows = scores.tolist()
+        if not _sum_to_one(rows):
+            rows = probabilities(scores).tolist()
+        best = [row.index(max(row)) for row in rows]
+    else:
+        scores = probabilities(scores)
+        rows = _plain(scores, decimals)
+        best = scores.argmax(axis=1).tolist()
     top_k, shown = policy.get("top_k"), policy.get("scores", True) is not False
     return [
         {
@@ -64,9 +70,16 @@ def probabilities(scores: Array) -> Array:
     return softened
 
 
+def _sum_to_one(rows: list[list[float]]) -> bool:
+    for row in rows:
+        if not (row and min(row) >= 0 and abs(sum(row) - 1) < 1e-3):
+            return False
+    return bool(rows)
+
+
 def _are_probabilities(scores: Array) -> bool:
     if scores.size <= SMALL:
-        return all(min(row) >= 0 and abs(sum(row) - 1) < 1e-3 for row in scores.tolist())
+        return _sum_to_one(scores.tolist())
     return bool(scores.min() >= 0 and np.abs(scores.sum(axis=1, dtype=np.float64) - 1).max() < 1e-3)
 
 

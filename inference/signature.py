@@ -41,9 +41,12 @@ class Tensor:
         return bool(self.shape) and self.shape[0] == -1
 
     def fits(self, shape: Sequence[int]) -> bool:
-        return len(shape) == len(self.shape) and all(
-            have == want or want == -1 for have, want in zip(shape, self.shape, strict=True)
-        )
+        if len(shape) != len(self.shape):
+            return False
+        for have, want in zip(shape, self.shape, strict=True):  # noqa: SIM110  # all() of a generator costs thrice this
+            if have != want and want != -1:
+                return False
+        return True
 
 
 @dataclass(frozen=True)

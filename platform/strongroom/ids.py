@@ -5,6 +5,7 @@ The database holds the UUID; the prefix is cut off at the border. Parsing is str
 
 from __future__ import annotations
 
+import itertools
 from uuid import UUID
 
 import uuid_utils
@@ -38,9 +39,17 @@ def text(prefix: str, value: UUID) -> str:
     return f"{prefix}_{base32(value.int, 26)}"
 
 
+_STEM = base32(uuid_utils.uuid7().int, 26)[:18]
+_numbers = itertools.count()
+
+
 def fresh(prefix: str) -> str:
-    """The text of a new id, for what needs no UUID of it: one a request."""
-    return f"{prefix}_{base32(uuid_utils.uuid7().int, 26)}"
+    """The text of a new id, for what needs no UUID of it, a request for one: this process's stem and a number.
+
+    0.4 µs instead of 3.
+    """
+    n = next(_numbers)
+    return f"{prefix}_{_STEM}{_PAIRS[n >> 30 & 1023]}{_PAIRS[n >> 20 & 1023]}{_PAIRS[n >> 10 & 1023]}{_PAIRS[n & 1023]}"
 
 
 def optional(prefix: str, value: UUID | None) -> str | None:

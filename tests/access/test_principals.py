@@ -33,7 +33,7 @@ class Clocked(Generations):
 
     def look(self) -> None:
         if not self.away_seconds:
-            self._numbers, self._seen_at = {"principals": self.value}, monotonic()
+            self.numbers, self._seen_at = {"principals": self.value}, monotonic()
         else:
             self._seen_at = monotonic() - self.away_seconds
 

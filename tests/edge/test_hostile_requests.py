@@ -119,12 +119,12 @@ def test_who_asks_for_names_by_the_thousand_takes_nothing_from_the_others(monkey
     monkeypatch.setattr(snapshot, "MAX_ENTRIES", 10)
     served = object()
     monkeypatch.setattr(snapshot, "load", lambda tenant, name: served if name == "digits" else None)
-    deployments, others = Deployments(), uuid4()
+    deployments, others = Deployments(), str(uuid4())
 
     async def ask() -> None:
         await deployments._read(others, "digits", None)
         for number in range(35):
-            await deployments._read(uuid4(), f"n{number}", None)
+            await deployments._read(str(uuid4()), f"n{number}", None)
 
     asyncio.run(ask())
     assert len(deployments._entries) <= 11

@@ -23,14 +23,12 @@ def served(**changes: Any) -> Served:
     tenant, version = uuid4(), uuid4()
     found = Served(
         tenant_id=tenant,
-        tenant=str(tenant),
         deployment_id=uuid4(),
         name="d",
         state="ready",
         model="m",
         version=1,
         version_id=version,
-        engine_version=str(version),
         signature=Signature((TENSOR,), (TENSOR,)),
         policy=None,
         requests_per_second=None,

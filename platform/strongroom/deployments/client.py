@@ -24,7 +24,7 @@ from strongroom.deployments.connection import Answer, CellConnection, EngineLost
 from strongroom.deployments.targets import Target, Targets
 from strongroom.errors import FieldError, Invalid, Unavailable
 
-__all__ = ["ROWS", "Answer", "EngineLost", "Engines", "refused"]
+__all__ = ["ROWS", "Answer", "CellConnection", "EngineLost", "Engines", "refused"]
 
 POLL_SECONDS = 0.02
 CONNECT_SECONDS = 2.0
@@ -57,7 +57,7 @@ class Engines:
         """One prediction. Invalid, Unsupported, LimitReached queue_full, Unavailable (model_loading, engine_lost,
         deadline_exceeded)."""
         tenant, version = str(tenant), str(version)
-        connection = self._ready(tenant, deployment, version)
+        connection = self.ready(tenant, deployment, version)
         if connection is None:
             started = monotonic()
             connection = await self.connection(tenant, deployment, version, deadline_ms=deadline_ms)
@@ -79,7 +79,7 @@ class Engines:
     ) -> Signature:
         """The signature as the cell that serves it says; asked once per connection."""
         key = (str(tenant), deployment, str(version))
-        connection = self._ready(*key)
+        connection = self.ready(*key)
         if connection is None:
             connection = await self.connection(*key, deadline_ms=deadline_ms)
         known = self._signatures.get(key)
@@ -99,7 +99,7 @@ class Engines:
             connection.close()
         self._connections.clear()
 
-    def _ready(self, tenant: str, deployment: str, version: str) -> CellConnection | None:
+    def ready(self, tenant: str, deployment: str, version: str) -> CellConnection | None:
         """The connection when everything is as it was: the hot path, without a wait."""
         target = self.targets.find(tenant, deployment, version)
         if target is None:

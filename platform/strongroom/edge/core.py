@@ -10,7 +10,7 @@ Knows no HTTP, no JSON and no database; a face reads and writes, snapshot.py kno
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -22,7 +22,7 @@ from inference.answer import Prediction, predictions, probabilities
 from inference.errors import InputRefused
 from inference.protocol import Array
 from strongroom.access.services import Principal
-from strongroom.deployments.client import Answer, EngineLost, Engines, refused
+from strongroom.deployments.client import Answer, CellConnection, EngineLost, Engines, refused
 from strongroom.edge.limits import LIMITS
 from strongroom.edge.snapshot import DEPLOYMENTS, Served
 from strongroom.errors import NotFound
@@ -64,7 +64,10 @@ class Result:
 
     @property
     def is_large(self) -> bool:
-        return sum([array.size for array in self._outputs.values()]) > LARGE_NUMBERS
+        numbers = 0
+        for array in self._outputs.values():
+            numbers += array.size
+        return numbers > LARGE_NUMBERS
 
     def tensors(self) -> Mapping[str, Array]:
         return self._outputs if self.served.policy is None else limited(self.served, self._outputs)
@@ -84,25 +87,26 @@ async def predict(
     A large request is read in a thread, so that the loop goes on with the others.
     """
     began = monotonic()
-    served = await resolve(principal, name, version)
-    if not _is_loaded(served):
+    served = _at_hand(principal, name, version) or await resolve(principal, name, version)
+    engine = ENGINES.ready(served.tenant, served.name, served.engine_version)
+    if engine is None and not _is_loaded(served):
         served = await _settled(served, principal, name, version)
     LIMITS.enter(served)
     try:
         deadline = min(deadline_ms or served.deadline_ms, served.deadline_ms) - int((monotonic() - began) * 1000)
         inputs = await asyncio.to_thread(read, served) if is_large else read(served)
-        answer = await _ask(principal, served, inputs, max(1, deadline))
+        answer = await _asked(engine, principal, served, inputs, max(1, deadline))
     except BaseException:
-        METER.count(served.tenant_id, served.deployment_id, served.version_id, principal.id, failed=True)
+        METER.count(served.tenant, served.deployment, served.engine_version, principal.text, failed=True)
         raise
     finally:
         LIMITS.leave(served)
     items = _items(served, answer.outputs)
     METER.count(
-        served.tenant_id,
-        served.deployment_id,
-        served.version_id,
-        principal.id,
+        served.tenant,
+        served.deployment,
+        served.engine_version,
+        principal.text,
         items=items,
         compute_us=answer.compute_us,
         queue_us=answer.queue_us,
@@ -111,9 +115,7 @@ async def predict(
 
 
 async def written(result: Result, write: Callable[[Result], bytes]) -> bytes:
-    """What a face writes of a result; of a large one in a thread, two at once, so that the loop and the memory last."""
-    if not result.is_large:
-        return write(result)
+    """What a face writes of a large result: in a thread, two at once, so that the loop and the memory last."""
     async with _WRITERS:
         return await asyncio.to_thread(write, result)
 
@@ -135,30 +137,49 @@ async def _settled(served: Served, principal: Principal, name: str, version: str
     return served
 
 
+def _at_hand(principal: Principal, name: str, version: str | None) -> Served | None:
+    """What `resolve` says, where it needs no wait and refuses nothing."""
+    if version is not None or principal.allowed_models or "predict" not in principal.scopes:
+        return None
+    return DEPLOYMENTS.peek(principal.tenant, name)
+
+
 async def resolve(principal: Principal, name: str, version: str | None = None, scope: str = "predict") -> Served:
     """The deployment, where this principal may see it: NotFound for another tenant's, Denied."""
     principal.require(scope)
-    served = DEPLOYMENTS.peek(principal.tenant_id, name) or await DEPLOYMENTS.find(principal.tenant_id, name)
+    served = DEPLOYMENTS.peek(principal.tenant, name) or await DEPLOYMENTS.find(principal.tenant, name)
     principal.require_model(name)
     if version is not None and version != str(served.version):
         raise NotFound(f"the deployment {name!r} does not serve version {version!r}, it serves {served.version}")
     return served
 
 
-async def _ask(principal: Principal, served: Served, inputs: Inputs, deadline_ms: int) -> Answer:
-    lane = principal.id.int >> 1 & 0x7FFF_FFFF  # the cell takes turns between its callers by this number
-    if isinstance(inputs, Raw):
-        return await ENGINES.infer(
-            served.tenant,
+def _asked(
+    engine: CellConnection | None, principal: Principal, served: Served, inputs: Inputs, deadline_ms: int
+) -> Awaitable[Answer]:
+    """Of the connection at hand, or of whichever there will be."""
+    tensors, data, content_type = (
+        (None, inputs.data, inputs.content_type) if isinstance(inputs, Raw) else (inputs, None, None)
+    )
+    if engine is not None and not engine.lost:
+        return engine.infer(
             served.name,
             served.engine_version,
-            raw=inputs.data,
-            content_type=inputs.content_type,
+            tensors,
+            raw=data,
+            content_type=content_type,
             deadline_ms=deadline_ms,
-            principal=lane,
+            principal=principal.lane,
         )
-    return await ENGINES.infer(
-        served.tenant, served.name, served.engine_version, inputs, deadline_ms=deadline_ms, principal=lane
+    return ENGINES.infer(
+        served.tenant,
+        served.name,
+        served.engine_version,
+        tensors,
+        raw=data,
+        content_type=content_type,
+        deadline_ms=deadline_ms,
+        principal=principal.lane,
     )
 
 

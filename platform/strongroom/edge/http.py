@@ -40,12 +40,14 @@ class Disconnected(Exception):
 class Request:
     """One request: its head at once, its body when asked for. Belongs to one task."""
 
-    __slots__ = ("began", "headers", "id", "method", "path", "principal", "receive", "scope")
+    __slots__ = ("began", "headers", "id", "method", "path", "principal", "receive", "scope", "whole")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.began = perf_counter()
         self.scope = scope
         self.receive = receive
+        # Taken out (edge/server.py put it there): in the scope it would keep itself alive until the next collection.
+        self.whole: Callable[[Answer, str], bool] | None = scope.pop("strongroom.whole", None)
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -181,6 +183,8 @@ class Answer:
         return cls(status, orjson.dumps(document), headers)
 
     async def send(self, send: Send, request: Request) -> None:
+        if request.whole is not None and not self.headers and request.whole(self, request.id):
+            return
         headers = [
             (b"content-type", self.media_type),
             (b"content-length", b"%d" % len(self.body)),
@@ -188,9 +192,6 @@ class Answer:
             UNCACHED,
             *self.headers,
         ]
-        whole: Callable[..., bool] | None = request.scope.get("strongroom.whole")  # edge/server.py
-        if whole is not None and not self.headers and whole(self.status, headers, self.body):
-            return
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 

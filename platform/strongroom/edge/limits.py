@@ -7,7 +7,7 @@ Knows tenants and deployments as ids only. Everything runs on the event loop's t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -23,26 +23,26 @@ class Limits:
     def __init__(self, processes: int, rates: Rates) -> None:
         self._processes = processes
         self._rates = rates
-        self._running: dict[UUID, int] = {}
+        self._running: dict[str, int] = {}
 
     def enter(self, served: Served) -> None:
         """Takes one request of the deployment's; LimitReached. `leave` follows where it succeeds."""
         if served.requests_per_second is not None:
             self._rates.take(served.deployment_id, served.requests_per_second, "the deployment's")
-        running = self._running.get(served.deployment_id, 0)
+        running = self._running.get(served.deployment, 0)
         if served.concurrency is not None and running >= self._part(served.concurrency):
             raise LimitReached(
                 f"{served.concurrency} requests of the deployment {served.name!r} run already; try again",
                 code="concurrency_limited",
             )
-        self._running[served.deployment_id] = running + 1
+        self._running[served.deployment] = running + 1
 
     def leave(self, served: Served) -> None:
-        running = self._running[served.deployment_id] - 1
+        running = self._running[served.deployment] - 1
         if running:
-            self._running[served.deployment_id] = running
+            self._running[served.deployment] = running
         else:
-            del self._running[served.deployment_id]
+            del self._running[served.deployment]
 
     def _part(self, concurrency: int) -> int:
         """Half as much again as an even share, since callers do not spread evenly over the processes."""
@@ -82,10 +82,12 @@ class Places:
 BODIES = Places("large bodies", of_all=256, of_one=64)
 
 
-async def body(request: http.Request, tenant_id: UUID, limit: int) -> bytes:
+def body(request: http.Request, tenant_id: UUID, limit: int) -> Awaitable[bytes]:
     """The whole body; a large one has a place while it arrives. As Request.body, and LimitReached."""
-    if not request.is_large:
-        return await request.body(limit)
+    return _large_body(request, tenant_id, limit) if request.is_large else request.body(limit)
+
+
+async def _large_body(request: http.Request, tenant_id: UUID, limit: int) -> bytes:
     with BODIES.taken(tenant_id):
         return await request.body(limit)
 

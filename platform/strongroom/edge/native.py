@@ -29,7 +29,8 @@ async def predict(request: http.Request, name: str) -> http.Answer:
     is_json = request.headers.get(b"content-type") == http.JSON
     read: Callable[[Served], core.Inputs] = partial(read_json, body) if is_json else partial(_read, request, body)
     result = await core.predict(principal, name, read, is_large=len(body) > core.LARGE_BYTES)
-    return http.Answer(200, await core.written(result, _written))
+    answer = await core.written(result, _written) if result.is_large else _written(result)
+    return http.Answer(200, answer)
 
 
 def _written(result: core.Result) -> bytes:
@@ -91,7 +92,7 @@ def document(result: core.Result) -> dict[str, Any]:
         "predictions": result.predictions(),
         "usage": {
             "items": result.items,
-            "queue_ms": round(result.queue_us / 1000, 3),
-            "compute_ms": round(result.compute_us / 1000, 3),
+            "queue_ms": result.queue_us / 1000,
+            "compute_ms": result.compute_us / 1000,
         },
     }

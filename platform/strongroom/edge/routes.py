@@ -5,6 +5,7 @@ A path that is in the table is the edge's in every method; any other path is Dja
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -43,6 +44,7 @@ V2: dict[str, dict[str, Handler]] = {
     "/v2/models/{name}/versions/{version}/ready": {"GET": open_inference.model_ready},
     "/v2/models/{name}/versions/{version}/infer": {"POST": open_inference.infer},
 }
+REMEMBERED_CHARACTERS = 256  # of a path that anybody may make long
 WITHOUT_QUERY: frozenset[Handler] = frozenset(
     {native.predict, predictions.submit, predictions.read, predictions.output, predictions.cancel, watch.events}
 )
@@ -77,18 +79,18 @@ _ROOT = _tree()
 _NOTHING_BELOW_V2 = Node(handlers={}, failure=open_inference.failure)
 
 
-def find(path: str) -> tuple[Node, list[str]] | None:
+def find(path: str) -> tuple[Node, tuple[str, ...]] | None:
     """The node of a path and the parts that stand for its parameters; None where the path is Django's.
 
     All of /v2 is the edge's: what is not there is said in that protocol's words.
     """
-    found = _find(path)
+    found = _remembered(path) if len(path) <= REMEMBERED_CHARACTERS else _find(path)
     if found is None and path.startswith("/v2/"):
-        return _NOTHING_BELOW_V2, []
+        return _NOTHING_BELOW_V2, ()
     return found
 
 
-def _find(path: str) -> tuple[Node, list[str]] | None:
+def _find(path: str) -> tuple[Node, tuple[str, ...]] | None:
     node, arguments = _ROOT, []
     for part in path.split("/"):
         following = node.fixed.get(part)
@@ -97,7 +99,10 @@ def _find(path: str) -> tuple[Node, list[str]] | None:
                 return None
             arguments.append(part)
         node = following
-    return None if node.handlers is None else (node, arguments)
+    return None if node.handlers is None else (node, tuple(arguments))
+
+
+_remembered = functools.lru_cache(4096)(_find)
 
 
 async def answer(scope: http.Scope, receive: http.Receive, send: http.Send) -> bool:
@@ -118,7 +123,7 @@ async def answer(scope: http.Scope, receive: http.Receive, send: http.Send) -> b
     return True
 
 
-async def _handled(node: Node, arguments: list[str], request: http.Request) -> http.Answer | None:
+async def _handled(node: Node, arguments: tuple[str, ...], request: http.Request) -> http.Answer | None:
     handlers = node.handlers or {}
     method = "GET" if request.method == "HEAD" else request.method
     try:

@@ -1,7 +1,7 @@
 """uvicorn as this project runs it: httptools and uvloop, time-outs on slow senders, a graceful stop with an end.
 
 uvicorn has no time-out on heads and bodies; this protocol keeps three numbers a connection, and one sweep a second
-closes who sends too slowly. It knows sockets and bytes, no routes and no tenants.
+closes who sends too slowly. It knows sockets, bytes and answers, no routes and no tenants.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from strongroom.edge import http
 
 HEAD_SECONDS = 15.0  # for a request's head, and for a fresh connection's first byte
 STALL_SECONDS = 20.0  # a body must bring STALL_BYTES in each such span
@@ -95,31 +97,51 @@ class TimedProtocol(HttpToolsProtocol):
             self.waiting_since, self.span_bytes = now, 0
 
 
-def write_whole(cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
-    """A small answer in one piece and one system call, past uvicorn's general `send` (25 → 17 µs a request).
+def write_whole(cycle: RequestResponseCycle, answer: http.Answer, request_id: str) -> bool:
+    """A small answer in one piece and one system call, past uvicorn's general `send` (25 → 12 µs a request).
 
-    False, and nothing done, where anything is out of the ordinary: then `send` does it. The names and values of
-    `headers` are the caller's word: no control characters.
+    False, and nothing done, where anything is out of the ordinary: then `send` does it.
     """
     if (
         cycle.response_started
         or cycle.disconnected
         or cycle.flow.write_paused
         or not cycle.keep_alive
-        or len(body) > WHOLE_BYTES
+        or len(answer.body) > WHOLE_BYTES
         or cycle.scope["method"] == "HEAD"
     ):
         return False
-    parts = [STATUS_LINE[status]]
-    for name, value in (*cycle.default_headers, *headers):
-        parts += (name, b": ", value, b"\r\n")
-    parts += (b"\r\n", body)
+    head = _heads.of(cycle.default_headers, answer.status, answer.media_type)
+    body = answer.body
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"".join(parts))
+    cycle.transport.write(
+        b"%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (head, len(body), request_id.encode(), body)
+    )
     cycle.message_event.set()
     cycle.on_response()
     return True
+
+
+class _Heads:
+    """The part of an answer's head that is the same for a second: until uvicorn writes the next date."""
+
+    def __init__(self) -> None:
+        self._default: Sequence[tuple[bytes, bytes]] = ()
+        self._known: dict[tuple[int, bytes], bytes] = {}
+
+    def of(self, default: Sequence[tuple[bytes, bytes]], status: int, media_type: bytes) -> bytes:
+        if default is not self._default:
+            self._default, self._known = default, {}
+        head = self._known.get((status, media_type))
+        if head is None:
+            headers = (*default, (b"content-type", media_type), http.UNCACHED)
+            lines = [b"%b: %b\r\n" % header for header in headers]
+            head = self._known[(status, media_type)] = STATUS_LINE[status] + b"".join(lines)
+        return head
+
+
+_heads = _Heads()
 
 
 class Server(uvicorn.Server):

@@ -8,7 +8,7 @@ STRONGROOM_STALE_SECONDS, then 503. Knows no cells: where a deployment is loaded
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -30,52 +30,59 @@ class Served:
     """A deployment and the one live version behind it, as the hot path needs them."""
 
     tenant_id: UUID
-    tenant: str  # the id as the cells know it
     deployment_id: UUID
     name: str
     state: str
     model: str
     version: int
     version_id: UUID
-    engine_version: str  # its id as the cells know it
     signature: Signature
     policy: dict[str, Any] | None  # None where it changes nothing
     requests_per_second: float | None
     concurrency: int | None
     deadline_ms: int
     before: Served | None = None  # the version that was live before: serves while this one is being loaded
+    # The ids as text, made once: so the cells know them, and a UUID's hash is Python's own and slow.
+    tenant: str = field(init=False)
+    deployment: str = field(init=False)
+    engine_version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tenant", str(self.tenant_id))
+        object.__setattr__(self, "deployment", str(self.deployment_id))
+        object.__setattr__(self, "engine_version", str(self.version_id))
 
 
 @dataclass(slots=True)
 class _Entry:
     served: Served | None  # None: there is no such deployment
-    generations: tuple[int, int]
+    generations: dict[str, int]  # the very object, as a stamp
 
 
 class Deployments:
     """The entries of one process, by tenant and name. Everything but `_load` runs on the event loop."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[UUID, str], _Entry] = {}
-        self._reading: dict[tuple[UUID, str], asyncio.Task[Served | None]] = {}
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._reading: dict[tuple[str, str], asyncio.Task[Served | None]] = {}
         self._stale_seconds = settings.ENVIRONMENT.number("stale_seconds")
 
-    def peek(self, tenant_id: UUID, name: str) -> Served | None:
+    def peek(self, tenant: str, name: str) -> Served | None:
         """From memory, where the entry is of the present generation; else None, then `find`."""
-        entry = self._entries.get((tenant_id, name))
-        if entry is None or entry.generations != _generations():
+        entry = self._entries.get((tenant, name))
+        if entry is None or entry.generations is not GENERATIONS.numbers:
             return None
         return entry.served if GENERATIONS.silent_seconds() <= self._stale_seconds else None
 
-    async def find(self, tenant_id: UUID, name: str) -> Served:
+    async def find(self, tenant: str, name: str) -> Served:
         """The deployment; NotFound, Unavailable."""
         if not names.is_possible(name):
             raise NotFound("there is no deployment of that name")
-        key = (tenant_id, name)
+        key = (tenant, name)
         entry = self._entries.get(key)
         if (
             entry is not None
-            and entry.generations == _generations()
+            and entry.generations is GENERATIONS.numbers
             and GENERATIONS.silent_seconds() <= self._stale_seconds
         ):
             served = entry.served
@@ -85,7 +92,7 @@ class Deployments:
             raise NotFound(f"there is no deployment {name!r}")
         return served
 
-    async def _read_once(self, key: tuple[UUID, str], old: _Entry | None) -> Served | None:
+    async def _read_once(self, key: tuple[str, str], old: _Entry | None) -> Served | None:
         """One look into the database for all who ask at the same time."""
         reading = self._reading.get(key)
         if reading is None:
@@ -93,16 +100,16 @@ class Deployments:
             reading.add_done_callback(lambda done: self._read_ended(key, done))
         return await asyncio.shield(reading)
 
-    def _read_ended(self, key: tuple[UUID, str], reading: asyncio.Task[Served | None]) -> None:
+    def _read_ended(self, key: tuple[str, str], reading: asyncio.Task[Served | None]) -> None:
         del self._reading[key]
         if not reading.cancelled():
             reading.exception()  # seen, though all who asked may have gone
 
-    async def _read(self, tenant_id: UUID, name: str, old: _Entry | None) -> Served | None:
+    async def _read(self, tenant: str, name: str, old: _Entry | None) -> Served | None:
         """From the database; from memory while it is away."""
-        generations = _generations()
+        generations = GENERATIONS.numbers
         try:
-            served = await database.run(load, tenant_id, name)
+            served = await database.run(load, UUID(tenant), name)
         except (Error, Unavailable) as error:
             if old is not None and GENERATIONS.silent_seconds() <= self._stale_seconds:
                 return old.served
@@ -111,7 +118,7 @@ class Deployments:
             self._make_room()
         if served is not None and old is not None and old.served is not None:
             served = _after(served, old.served)
-        self._entries[(tenant_id, name)] = _Entry(served, generations)
+        self._entries[(tenant, name)] = _Entry(served, generations)
         return served
 
     def _make_room(self) -> None:
@@ -122,10 +129,6 @@ class Deployments:
 
 
 DEPLOYMENTS = Deployments()
-
-
-def _generations() -> tuple[int, int]:
-    return GENERATIONS.number("deployments"), GENERATIONS.number("principals")
 
 
 def _after(served: Served, old: Served) -> Served:
@@ -150,14 +153,12 @@ def load(tenant_id: UUID, name: str) -> Served | None:
         policy = deployments.POLICY | row.output_policy
         return Served(
             tenant_id=tenant_id,
-            tenant=str(tenant_id),
             deployment_id=row.id,
             name=row.name,
             state=row.state,
             model=traffic.version.model.name,
             version=traffic.version.number,
             version_id=traffic.version_id,
-            engine_version=str(traffic.version_id),
             signature=Signature.from_json(traffic.version.signature),
             policy=None if policy == deployments.POLICY else policy,
             requests_per_second=limits["requests_per_second"],

@@ -21,7 +21,8 @@ from strongroom import ids
 from strongroom.metering.models import Batch, Usage
 from strongroom.tenants import scope
 
-Key = tuple[UUID, UUID, UUID, UUID, int]  # tenant, deployment, version, principal, minute since the epoch
+Id = UUID | str  # of one kind in one process; as text it is hashed in no time
+Key = tuple[Id, Id, Id, Id, int]  # tenant, deployment, version, principal, minute since the epoch
 KEYS = ("tenant_id", "deployment_id", "version_id", "principal_id", "minute")
 REMEMBERED = timedelta(days=7)  # a batch is repeated within minutes or never
 FORGET_EVERY = 500  # batches
@@ -40,10 +41,10 @@ class Meter:
 
     def count(
         self,
-        tenant_id: UUID,
-        deployment_id: UUID,
-        version_id: UUID,
-        principal_id: UUID,
+        tenant_id: Id,
+        deployment_id: Id,
+        version_id: Id,
+        principal_id: Id,
         *,
         items: int = 0,
         failed: bool = False,
