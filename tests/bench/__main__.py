@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,11 +29,10 @@ def main(parts: list[str]) -> None:
 
 
 def _figures(parts: list[str]) -> Iterator[Figure]:
-    with tempfile.TemporaryDirectory(prefix="sr-bench-") as folder:
-        if "run" in parts:
-            yield from first_run.measure(Path(folder))
-        if "vault" in parts:
-            yield from vault.measure(Path(folder))
+    if "run" in parts:
+        yield from first_run.measure()
+    if "vault" in parts:
+        yield from vault.measure()
     if {"serving", "jobs", "keys"} & set(parts):
         yield from _on_a_node(parts)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +17,12 @@ from tests.nodes import ROOT
 LIMIT_SECONDS = 600
 
 
-def measure(folder: Path) -> list[Figure]:
+def measure() -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="sr-bench-") as folder:
+        return _measure(Path(folder))
+
+
+def _measure(folder: Path) -> list[Figure]:
     clone, home = folder / "clone", folder / "first-home"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("STRONGROOM_", "DJANGO_"))}
@@ -35,7 +40,6 @@ def measure(folder: Path) -> list[Figure]:
     finally:
         os.killpg(process.pid, signal.SIGINT)
         process.wait(60)
-        shutil.rmtree(clone, ignore_errors=True)
     accuracy = _accuracy(folder)
     return [
         Figure(f"make run, until {found['deployment']} answers", seconds, "s"),
