@@ -24,7 +24,7 @@ def predictions(
     """One prediction per item of the batch."""
     policy = policy or {}
     first = next(iter(outputs.values()))
-    if signature.task == "classification" and first.ndim == 2 and first.dtype.kind == "f":
+    if signature.task == "classification" and first.ndim == 2 and first.shape[1] and first.dtype.kind == "f":
         return _classified(signature, first, policy)
     decimals = policy.get("decimals")
     if signature.task == "regression" and first.ndim <= 2 and first.dtype.kind in "iuf":

@@ -70,3 +70,10 @@ def test_regression_embedding_and_anything_else_have_their_own_form() -> None:
 def test_outputs_without_a_common_batch_are_told_whole() -> None:
     outputs = {"a": np.zeros((2, 1), "f4"), "b": np.full((), 3, "f4")}
     assert predictions(of_task("other"), outputs) == [{"outputs": {"a": [[0.0], [0.0]], "b": 3.0}}]
+
+
+def test_a_classifier_without_classes_answers_its_empty_rows() -> None:
+    assert predictions(CLASSES, {"probabilities": np.zeros((2, 0), np.float32)}) == [
+        {"outputs": {"probabilities": []}},
+        {"outputs": {"probabilities": []}},
+    ]

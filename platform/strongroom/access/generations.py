@@ -60,9 +60,9 @@ class Generations:
             if not connection.in_atomic_block:
                 connection.close()
         else:
-            self._seen_at = asked_at
             if numbers != self.numbers:
                 self.numbers = numbers
+            self._seen_at = asked_at
 
     def start(self) -> None:
         """Keeps looking from a thread of its own until `stop`; a second call does nothing."""

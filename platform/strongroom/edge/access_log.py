@@ -16,15 +16,13 @@ from django.conf import settings
 
 MAX_WAITING = 2_000  # lines; then they are written at once
 
-Line = tuple[float, str, str, int, float, str]
-
 
 class AccessLog:
     """Lines of this process. `add` and `flush` belong to the event loop's thread."""
 
     def __init__(self, *, as_json: bool) -> None:
-        self._waiting: list[Line] = []
-        self._text = _json_lines if as_json else _text_lines
+        self._waiting: list[tuple[float, str, str, int, float, str]] = []
+        self._text = _json_line if as_json else _text_line
 
     def add(self, method: str, path: str, status: int, seconds: float, request_id: str) -> None:
         self._waiting.append((time.time(), method, path, status, seconds, request_id))
@@ -34,7 +32,7 @@ class AccessLog:
     def flush(self) -> None:
         if self._waiting:
             lines, self._waiting = self._waiting, []
-            sys.stderr.write("".join(self._text(lines)))
+            sys.stderr.write("".join([self._text(*line) for line in lines]))
             sys.stderr.flush()
 
 
@@ -43,21 +41,18 @@ def _second(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
-def _text_lines(lines: list[Line]) -> list[str]:
-    return [
-        f"{_second(int(at))}.{int(at * 1000) % 1000:03d}Z info strongroom.access  "
-        f"{method} {path if path.isprintable() else ascii(path)[1:-1]} {status} {seconds * 1000:.1f}ms  {request_id}\n"
-        for at, method, path, status, seconds, request_id in lines
-    ]
+def _moment(at: float) -> str:
+    return f"{_second(int(at))}.{int(at * 1000) % 1000:03d}Z"
 
 
-def _json_lines(lines: list[Line]) -> list[str]:
-    return [_json_line(*line) for line in lines]
+def _text_line(at: float, method: str, path: str, status: int, seconds: float, request_id: str) -> str:
+    shown = path if path.isprintable() else ascii(path)[1:-1]
+    took = f"{seconds * 1000:.1f}ms"
+    return f"{_moment(at)} info strongroom.access  {method} {shown} {status} {took}  {request_id}\n"
 
 
 def _json_line(at: float, method: str, path: str, status: int, seconds: float, request_id: str) -> str:
-    moment = f"{_second(int(at))}.{int(at * 1000) % 1000:03d}Z"
-    line = {"at": moment, "level": "info", "logger": "strongroom.access", "message": f"{method} {path} {status}"}
+    line = {"at": _moment(at), "level": "info", "logger": "strongroom.access", "message": f"{method} {path} {status}"}
     fields = {"status": status, "seconds": round(seconds, 6), "request_id": request_id}
     return json.dumps(line | fields, ensure_ascii=True) + "\n"
 
