@@ -17,10 +17,9 @@ import numpy as np
 import orjson
 
 from inference.errors import InputRefused, MediaTypeUnsupported
-from inference.protocol import DTYPES, Array, Buffer
+from inference.protocol import DTYPES, ROWS, Array, Buffer
 from inference.signature import Signature, Tensor, cast, from_json, nearest
 
-ROWS: Final = "application/x-strongroom-rows+json"
 MAX_IMAGE_PIXELS: Final = 64_000_000
 MAX_ROWS: Final = 1_000_000
 MAX_NPY_HEADER_BYTES: Final = 4096

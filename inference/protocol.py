@@ -54,6 +54,7 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "BYTES": np.dtype("O"),
 }
 _DATATYPES: Final = {dtype: name for name, dtype in DTYPES.items()}
+ROWS: Final = "application/x-strongroom-rows+json"  # the content type of `rows`: a list of records
 
 
 class Frame(NamedTuple):

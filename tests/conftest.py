@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import tests.depth  # noqa: F401  # its profile
 from tests.callers import Api, Deposit, deposit
 from tests.nodes import Node
 from tests.spreading import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler

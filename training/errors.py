@@ -57,12 +57,6 @@ class ParityFailed(JobError):
     code = "parity_failed"
 
 
-class OutOfMemory(JobError):
-    """The job's memory limit was reached."""
-
-    code = "out_of_memory"
-
-
 class TimedOut(JobError):
     """resources.max_seconds is used up."""
 

@@ -27,8 +27,13 @@ def value_mse(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(scores.squeeze(1), target)
 
 
+CRITERIA: dict[tuple[str, str], Criterion] = {
+    ("cross_entropy", "classification"): cross_entropy,
+    ("mse", "classification"): class_mse,
+    ("mse", "regression"): value_mse,
+}
+
+
 def criterion(name: str, task: str) -> Criterion:
     """The loss of a spec, `auto` being resolved already."""
-    if name == "cross_entropy":
-        return cross_entropy
-    return class_mse if task == "classification" else value_mse
+    return CRITERIA[name, task]

@@ -8,10 +8,11 @@ from sealing.cipher import new_data_key
 from sealing.errors import ArtefactCorrupt, SealingError, SourceChanged, WrongKey
 from sealing.layout import HEAD_BYTES, Identity, Segments
 from sealing.stream import SealReader, SealWriter, inspect, seal_file, seal_memory
-from sealing.wrapping import TenantKeyPair, generate_tenant_key, unwrap_data_key, wrap_data_key
+from sealing.wrapping import WRAPPED_BYTES, TenantKeyPair, generate_tenant_key, unwrap_data_key, wrap_data_key
 
 __all__ = [
     "HEAD_BYTES",
+    "WRAPPED_BYTES",
     "ArtefactCorrupt",
     "Identity",
     "SealReader",

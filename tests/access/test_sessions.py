@@ -111,7 +111,7 @@ def test_a_person_who_is_not_active_is_nobody(acme: Deposit) -> None:
 def test_a_member_is_found_by_person_and_tenant(acme: Deposit, globex: Deposit) -> None:
     found = member_principal(acme.owner.user_id, acme.id)
     assert found is not None
-    assert (found.kind, found.id, found.tenant_name) == ("member", acme.owner.id, "acme")
+    assert (found.kind, found.id, found.tenant_id) == ("member", acme.owner.id, acme.id)
     assert member_principal(acme.owner.user_id, globex.id) is None
 
 
@@ -120,12 +120,12 @@ def test_the_edge_finds_a_session_in_its_scope(acme: Deposit) -> None:
     cookie = f"sessionid={api.client.cookies['sessionid'].value}; csrftoken={'k' * 32}"
     token = (b"x-csrftoken", b"k" * 32)
     found = sessions.from_asgi(_scope("PUT", (b"cookie", cookie.encode()), token))
-    assert found.tenant_name == "acme"
+    assert found.tenant_id == acme.id
     with pytest.raises(Denied, match="CSRF"):
         sessions.from_asgi(_scope("PUT", (b"cookie", cookie.encode())))
     with pytest.raises(Denied, match="CSRF"):
         sessions.from_asgi(_scope("PUT", (b"cookie", cookie.encode()), token, (b"origin", b"https://evil.example")))
-    assert sessions.from_asgi(_scope("GET", (b"cookie", cookie.encode()))).tenant_name == "acme"
+    assert sessions.from_asgi(_scope("GET", (b"cookie", cookie.encode()))).tenant_id == acme.id
     with pytest.raises(Unauthenticated):
         sessions.from_asgi(_scope("GET", (b"cookie", b"sessionid=nothing")))
 

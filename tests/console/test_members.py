@@ -130,7 +130,7 @@ def test_an_api_key_of_an_owner_is_no_owner(acme: Deposit) -> None:
     """A key acts with its own id: it makes nobody an owner."""
     with scope.tenant(acme.id):
         made = create(principal_of(acme.owner), name="x", scopes=["tenant:write"])
-        key = Principal("key", made.key.id, acme.id, acme.name, frozenset({"tenant:write"}))
+        key = Principal("key", made.key.id, acme.id, frozenset({"tenant:write"}))
         with pytest.raises(Denied):
             members.add(key, email="x@example.test", role="owner")
 

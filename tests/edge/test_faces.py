@@ -14,6 +14,7 @@ from inference.signature import Signature, Tensor
 from strongroom.edge import core, native
 from strongroom.edge.open_inference import Asked
 from strongroom.errors import StrongroomError
+from tests.depth import examples
 from tests.edge.test_limits import served
 
 SIGNATURE = Signature((Tensor("x", "FP32", (-1, 2)), Tensor("t", "BYTES", (-1, 1))), (Tensor("y", "FP32", (-1, 1)),))
@@ -56,14 +57,14 @@ def fits(found: core.Inputs) -> bool:
     return isinstance(found, core.Raw) or SIGNATURE.check(found) > 0
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(INFER | ANY)
 def test_the_open_inference_face_reads_or_refuses(document: Any) -> None:
     with suppress(StrongroomError):
         assert fits(Asked(json.dumps(document).encode()).read(SERVED))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(PREDICT | ANY)
 def test_the_native_face_reads_or_refuses(document: Any) -> None:
     with suppress(StrongroomError):

@@ -25,7 +25,6 @@ def served(**changes: Any) -> Served:
         tenant_id=tenant,
         deployment_id=uuid4(),
         name="d",
-        state="ready",
         model="m",
         version=1,
         version_id=version,

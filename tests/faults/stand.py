@@ -15,10 +15,10 @@ import pytest
 
 from strongroom import ids
 from tests import servers
+from tests.depth import TIMES
 from tests.journeys import TERMINAL, Journey, command_line, lives, promised, training, until
 from tests.nodes import Node, below
 
-TIMES = 20 if os.environ.get("STRONGROOM_PROOF") else 1
 each_time = pytest.mark.parametrize(
     "time_number", [pytest.param(number, marks=[pytest.mark.proof] if number else []) for number in range(TIMES)]
 )

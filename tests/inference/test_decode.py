@@ -18,6 +18,7 @@ from PIL import Image
 from inference.decode import ROWS, decode
 from inference.errors import InferenceError, InputRefused, MediaTypeUnsupported
 from inference.signature import Signature
+from tests.depth import examples
 from tests.inference.graphs import signature
 
 TABLE = Signature.from_json(
@@ -213,7 +214,7 @@ class TestNpy:
             decode(TABLE, "application/x-npy", npy(np.zeros(3)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.sampled_from([TABLE, WIDE, NUMBERED, PICTURE]), st.sampled_from(KINDS), st.binary(max_size=400))
 def test_any_bytes_are_decoded_or_refused(of: Signature, kind: str, body: bytes) -> None:
     try:
@@ -223,7 +224,7 @@ def test_any_bytes_are_decoded_or_refused(of: Signature, kind: str, body: bytes)
     assert of.check(arrays) >= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.sampled_from([npy(np.zeros((2, 3), "f4")), image(Image.new("RGB", (6, 8)))]), st.data())
 def test_a_damaged_file_is_decoded_or_refused(body: bytes, data: st.DataObject) -> None:
     damaged = bytearray(body)

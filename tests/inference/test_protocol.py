@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from inference import protocol
 from inference.errors import ProtocolError
 from inference.protocol import AnswerReader, Frame, FrameReader
+from tests.depth import examples
 
 NUMBERS = [dtype for name, dtype in protocol.DTYPES.items() if name != "BYTES"]
 NAMES = st.text(min_size=1, max_size=12)
@@ -80,7 +81,7 @@ def test_a_stream_cut_anywhere_gives_the_same_frames(bodies: list[bytes], data: 
     assert not reader.pending
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(TENSORS.filter(bool), st.data())
 def test_a_changed_header_is_refused_or_stays_inside_the_body(tensors: dict[str, Any], data: st.DataObject) -> None:
     described, body = protocol.pack_tensors(tensors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,6 +20,7 @@ from strongroom.jobs.states import ALLOWED, TERMINAL, State
 from strongroom.jobs.sweep import take_lost
 from strongroom.tenants import scope
 from tests.callers import Deposit
+from tests.depth import examples
 from tests.jobs.work import TAKER, actor, expired, submitted, training
 
 
@@ -127,9 +127,8 @@ def act(job: Job, what: str) -> None:
 def test_a_jobs_life_in_any_order(acme: Deposit, digits: DatasetVersion) -> None:
     Life.deposit = acme
     quick = settings(
-        max_examples=300 if os.environ.get("STRONGROOM_PROOF") else 12,
+        max_examples=examples(12),
         stateful_step_count=15,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     run_state_machine_as_test(Life, settings=quick)  # type: ignore[no-untyped-call]  # hypothesis has no types here

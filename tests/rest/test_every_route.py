@@ -15,6 +15,7 @@ from strongroom.access.models import ApiKey
 from strongroom.access.scopes import ALL, expand
 from strongroom.rest.views import ResourceView
 from tests.callers import Api, Deposit
+from tests.depth import examples
 
 NAMES = {"name": "nothing", "version": "1"}
 NOBODYS = UUID("01999999-9999-7999-8999-999999999999")  # the same in every process of pytest-xdist
@@ -137,7 +138,7 @@ _bodies = st.dictionaries(_keys, _json, max_size=8)
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), WRITES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=_bodies)
 def test_no_document_makes_a_500(acme: Deposit, method: str, path: str, scope: str, body: Any) -> None:
     answer = acme.api.call(method, path, body)
@@ -146,7 +147,7 @@ def test_no_document_makes_a_500(acme: Deposit, method: str, path: str, scope: s
 
 
 @pytest.mark.parametrize("path", sorted({path for method, path, _ in OPERATIONS if method == "GET"}))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     query=st.dictionaries(
         st.sampled_from(["limit", "cursor", "state", "kind", "name", "after", "dry_run"]),

@@ -13,11 +13,12 @@ from strongroom.rest.pages import page
 from strongroom.tenants import scope
 from strongroom.tenants.actor import SYSTEM
 from tests.callers import Deposit
+from tests.depth import examples
 
 KEPT = [HealthCheck.function_scoped_fixture]  # the rows are the same for every example
 
 
-@settings(max_examples=25, suppress_health_check=KEPT, deadline=None)
+@settings(max_examples=examples(25), suppress_health_check=KEPT)
 @given(limit=st.integers(1, 20), count=st.just(13))
 def test_all_rows_once_newest_first(acme: Deposit, limit: int, count: int) -> None:
     with scope.tenant(acme.id):

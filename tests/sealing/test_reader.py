@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.depth import examples
 from tests.sealing.artefacts import BOUNDARIES, FIRST, REST, SEGMENT, reader_of, sealed
 
 PLAIN = os.urandom(11 * SEGMENT + 777)
@@ -18,7 +19,7 @@ STORED = sealed(PLAIN)
 RANGES = st.tuples(st.integers(0, len(PLAIN) + 9), st.integers(0, len(PLAIN)), st.integers(1, 3))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(st.lists(RANGES, min_size=1, max_size=5))
 def test_any_range_by_any_number_of_workers_is_that_part_of_the_plaintext(ranges: list[tuple[int, int, int]]) -> None:
     with reader_of(STORED) as reader:
@@ -30,7 +31,7 @@ def test_any_range_by_any_number_of_workers_is_that_part_of_the_plaintext(ranges
             assert not any(out[got:])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(BOUNDARIES), st.integers(0, 4 * SEGMENT), st.integers(0, 4 * SEGMENT))
 def test_a_range_of_an_artefact_that_ends_at_a_boundary_is_right(size: int, offset: int, length: int) -> None:
     plain = PLAIN[:size]
@@ -59,7 +60,7 @@ def test_threads_share_one_reader() -> None:
             assert got == PLAIN[offset : offset + length]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     st.lists(
         st.one_of(

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealing import SealReader, SealWriter, SourceChanged, new_data_key, seal_file, seal_memory
+from tests.depth import examples
 from tests.sealing.artefacts import FIRST, KEY, LOG2, MODEL, REST, SEGMENT, descriptor_of, opened, sealed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.integers(0, 3 * SEGMENT), st.lists(st.integers(0, 2 * SEGMENT), max_size=8))
 def test_the_pieces_in_which_it_comes_do_not_matter(size: int, cuts: list[int]) -> None:
     plain = os.urandom(size)
@@ -151,7 +152,7 @@ def test_a_source_that_changes_its_length_meanwhile_fails_the_sealing(
             seal_file(source, target, KEY, MODEL, segment_log2=LOG2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(st.integers(0, 14 * SEGMENT), st.integers(1, 4))
 def test_workers_side_by_side_seal_what_one_opens(size: int, workers: int) -> None:
     plain = os.urandom(size)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from tests.depth import examples
 from tests.training.graphs import linear, made, node, residual, weights
 from tests.training.worker import Tenant, Worker
 from training import importing
@@ -358,7 +359,7 @@ def test_outputs_that_cannot_keep_the_tasks_promise_are_refused(
 GOOD = linear().SerializeToString()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=4),
     cut=st.integers(0, len(GOOD)),

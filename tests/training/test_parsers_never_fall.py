@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.depth import examples
 from tests.training.making import archive, npy, npz, picture
 from training.data import Data, parse, profile
 from training.errors import DataRefused
@@ -42,7 +43,7 @@ def test_bytes_of_any_kind(content: bytes, format: str) -> None:
     read_or_refuse(content, format)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.text(alphabet=st.sampled_from(list('ab,"\n\r\x00;1.-eNn_ \ufeffü')), max_size=80))
 def test_text_that_looks_like_csv(text: str) -> None:
     read_or_refuse(b"label,a\n" + text.encode(), "csv")
@@ -51,7 +52,7 @@ def test_text_that_looks_like_csv(text: str) -> None:
 
 @pytest.mark.parametrize(("good", "format"), [(NPZ, "npz"), (SMALL_NPZ, "npz"), (ZIP, "images"), (CSV, "csv")])
 def test_good_files_with_bytes_changed_cut_or_added(good: bytes, format: str) -> None:
-    @settings(max_examples=300)
+    @settings(max_examples=examples(300))
     @given(
         changes=st.lists(st.tuples(st.integers(0, len(good) - 1), st.integers(0, 255)), max_size=4),
         cut=st.integers(0, len(good)),
@@ -67,7 +68,7 @@ def test_good_files_with_bytes_changed_cut_or_added(good: bytes, format: str) ->
     broken()
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     descr=st.sampled_from(
         ["'<f4'", "'|u1'", "'|O'", "'<U3'", "'|S0'", "None", "'<f4", "[('a','<i4')]", "'<c8'", "'<M8[s]'"]

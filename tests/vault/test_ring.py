@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from strongroom.vault.kms import KmsGone, KmsRefused, KmsUnavailable, RingKms, Wrapped
+from tests.depth import examples
 
 KEY = "tenant-7"
 
@@ -26,7 +27,7 @@ def made(ring: RingKms) -> RingKms:
 
 
 @given(st.binary(max_size=200), st.binary(max_size=60))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_wrapped_unwraps_with_its_context(made: RingKms, secret: bytes, context: bytes) -> None:
     wrapped = made.wrap(KEY, secret, context)
     assert made.unwrap(KEY, wrapped, context) == secret
@@ -254,4 +255,4 @@ class RingMachine(RuleBasedStateMachine):
 
 
 TestRingInAnyOrder = RingMachine.TestCase
-TestRingInAnyOrder.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+TestRingInAnyOrder.settings = settings(max_examples=examples(15), stateful_step_count=15)

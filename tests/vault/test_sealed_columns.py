@@ -17,6 +17,7 @@ from strongroom.errors import Unavailable
 from strongroom.idempotency.models import Answer
 from strongroom.tenants import scope
 from strongroom.vault import fields, keys, services
+from tests.depth import examples
 from tests.sealing import independent
 
 VALUE = {"columns": ["MARKER income", "age"], "größe": 1.5, "none": None}
@@ -65,7 +66,7 @@ def overwrite(answer: Answer, content: bytes) -> None:
 
 
 @given(JSON)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_json_comes_back_as_it_was(inside: UUID, value: object) -> None:
     assert again(made(answer=value)).answer == value
 

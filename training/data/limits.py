@@ -14,7 +14,6 @@ class Limits:
     columns: int = 65_536
     classes: int = 10_000
     name_characters: int = 256
-    text_characters: int = 65_536  # of one cell
     line_bytes: int = 8 * 2**20  # of one line of a CSV
     entries: int = 500_000  # of a zip
     directory_bytes: int = 256 * 2**20  # the zip's own list of them, which is read at once

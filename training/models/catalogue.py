@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from training.models.layers import LayerMisfit, Shape, build, parameters, shapes
+from training.models.layers import LayerMisfit, Shape, build, shapes
 from training.models.lenet import lenet
 from training.models.mlp import linear, mlp
 from training.spec.model import CatalogueModel, Layer, LayeredModel
@@ -15,7 +15,7 @@ from training.spec.model import CatalogueModel, Layer, LayeredModel
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["LayerMisfit", "Misfit", "Shape", "check", "layers_of", "network", "parameters"]
+__all__ = ["Misfit", "check", "layers_of", "network"]
 
 
 class Misfit(Exception):

@@ -10,8 +10,7 @@ It knows data sets and torch, no network and no loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from training.data.rows import Data, Indices
 from training.preprocess.image import ImagePreprocess
@@ -26,10 +25,8 @@ __all__ = ["Preprocess", "fit", "glue"]
 Preprocess: TypeAlias = ImagePreprocess | FeaturesPreprocess | ColumnsPreprocess
 
 
-def fit(data: Data, train: Indices, spec: Mapping[str, Any] | None = None) -> Preprocess:
-    """Statistics of the rows `train` only. `spec`, the section `preprocess`, has nothing to set in this version."""
-    if spec:
-        raise ValueError("the section preprocess is not implemented; the spec must have refused it")
+def fit(data: Data, train: Indices) -> Preprocess:
+    """Statistics of the rows `train` only."""
     if data.modality == "image":
         return fit_image(data, train)
     if data.inputs.keys() == {"features"} and data.input_columns[0].shape is not None:

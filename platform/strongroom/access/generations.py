@@ -24,7 +24,7 @@ class Generations:
 
     def __init__(self, interval_seconds: float = INTERVAL_SECONDS) -> None:
         self._interval_seconds = interval_seconds
-        self.numbers: dict[str, int] = {}  # another object as soon as one has changed, never changed in place
+        self._numbers: dict[str, int] = {}  # replaced whole, never changed in place
         self._seen_at = float("-inf")
         self._due_at = float("-inf")
         self._lock = threading.Lock()
@@ -33,7 +33,7 @@ class Generations:
 
     def number(self, name: str) -> int:
         """The number as last seen; -1 before the first look."""
-        return self.numbers.get(name, -1)
+        return self._numbers.get(name, -1)
 
     def silent_seconds(self) -> float:
         """How long ago the database last answered; endless before it first did."""
@@ -52,7 +52,7 @@ class Generations:
     def _read(self) -> None:
         asked_at = monotonic()
         try:
-            numbers = dict(Generation.objects.using("default").values_list("name", "value"))
+            self._numbers = dict(Generation.objects.using("default").values_list("name", "value"))
         except Error as error:
             if self.silent_seconds() < 2 * self._interval_seconds:  # said once an outage
                 logger.warning("the database does not answer: %s", type(error).__name__)
@@ -60,8 +60,6 @@ class Generations:
             if not connection.in_atomic_block:
                 connection.close()
         else:
-            if numbers != self.numbers:
-                self.numbers = numbers
             self._seen_at = asked_at
 
     def start(self) -> None:

@@ -44,6 +44,7 @@ class Asked(HttpRequest):
 
 
 READS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+COUNTED = "strongroom.counted"  # in the ASGI scope of what the edge reads once more for a caller who waits
 WITHOUT_SCOPE = ("login/", "logout/", "jsi18n/")  # of both sites
 
 
@@ -134,7 +135,8 @@ def authenticate(request: HttpRequest) -> Principal:
     else:
         principal = PRINCIPALS.load(bearer(header))
         principal.require_address(from_address.get())
-    principal.take_request()
+    if COUNTED not in getattr(request, "scope", ()):
+        principal.take_request()
     return principal
 
 

@@ -1,6 +1,6 @@
 """Who asks and what they may (`Principal`), and what a new key may hold (`Wish`): never more than its maker.
 
-Scopes, deployments, networks and life time alike. Pure values: no database, no HTTP.
+Scopes, deployments, networks and life time alike. Values, no database; what a principal asks is counted in rates.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class Principal:
     kind: str  # "key" or "member"
     id: UUID
     tenant_id: UUID
-    tenant_name: str
     scopes: frozenset[str]
     allowed_models: frozenset[str] = frozenset()
     allowed_networks: tuple[Network, ...] = ()

@@ -75,7 +75,6 @@ def find(secret: str) -> Principal:
         kind="key",
         id=key.id,
         tenant_id=key.tenant_id,
-        tenant_name=key.tenant.name,
         scopes=scope_table.expand(key.scopes),
         allowed_models=frozenset(key.allowed_models),
         allowed_networks=tuple(ip_network(network) for network in key.allowed_networks),
@@ -99,7 +98,6 @@ def principal_of(member: Member) -> Principal:
         kind="member",
         id=member.id,
         tenant_id=member.tenant_id,
-        tenant_name=member.tenant.name,
         scopes=scope_table.ROLES.get(member.role, frozenset()),
         requests_per_second=tenants.limits(member.tenant)["requests_per_second"],
     )

@@ -18,13 +18,12 @@ from unfold.decorators import display
 
 from strongroom import ids
 from strongroom.access.models import ApiKey
-from strongroom.audit.models import Entry
+from strongroom.console.entries import EntryColumns
 from strongroom.console.sites import ClosedAdmin, ClosedSite
 from strongroom.console.templatetags.console import ago, badge, number, percent, size
 from strongroom.deployments.models import Deployment
 from strongroom.jobs.models import Job
 from strongroom.jobs.states import State
-from strongroom.rest.bodies import MAKER_PREFIX
 from strongroom.tenants import services as tenants
 from strongroom.tenants.models import Member, Tenant
 from strongroom.vault.fields import SealedJSON
@@ -195,7 +194,7 @@ class ArtefactsAdmin(OwnedAdmin):
         return ago(row.expires_at) if row.expires_at else "never"
 
 
-class AuditAdmin(OwnedAdmin):
+class AuditAdmin(EntryColumns, OwnedAdmin):
     slug, list_title = "audit", "Audit"
     columns = (
         "tenant",
@@ -210,18 +209,6 @@ class AuditAdmin(OwnedAdmin):
     )
     list_display = ("shown_at", "shown_tenant", "action", "shown_actor", "shown_object", "outcome", "from_address")
     list_filter = ("action", "actor_kind", "tenant")
-
-    @admin.display(description="when", ordering="id")
-    def shown_at(self, row: Entry) -> str:
-        return ago(row.at)
-
-    @admin.display(description="who")
-    def shown_actor(self, row: Entry) -> str:
-        return ids.optional(MAKER_PREFIX.get(row.actor_kind, "usr"), row.actor_id) or row.actor_kind
-
-    @admin.display(description="what")
-    def shown_object(self, row: Entry) -> str:
-        return f"{row.object_kind.replace('_', ' ')} {row.object_id or ''}"
 
 
 class OperatorSite(ClosedSite):

@@ -4,9 +4,8 @@
     answer = await engines.infer(tenant, "digits", version_id, inputs={"image": array}, deadline_ms=30_000)
 
 A lost cell answers every waiter at once with EngineLost; a silent one is given up at each request's own deadline; a
-deployment that is not loaded is asked for and waited for within the deadline. Nothing hangs. Here the engines' errors
-become the platform's. What a cell sends is checked as strictly as what a stranger sends: a hostile model may have
-taken it over. Belongs to one event loop.
+deployment that is not loaded is asked for and waited for within the deadline. Nothing hangs. What travels on one
+connection is connection.py's. Belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -24,11 +23,10 @@ from strongroom.deployments.connection import Answer, CellConnection, EngineLost
 from strongroom.deployments.targets import Target, Targets
 from strongroom.errors import FieldError, Invalid, Unavailable
 
-__all__ = ["ROWS", "Answer", "CellConnection", "EngineLost", "Engines", "refused"]
+__all__ = ["Answer", "CellConnection", "EngineLost", "Engines", "refused"]
 
 POLL_SECONDS = 0.02
 CONNECT_SECONDS = 2.0
-ROWS = "application/x-strongroom-rows+json"
 
 
 class Engines:

@@ -1,6 +1,6 @@
 """predict(): one prediction, whatever face asked for it. Resolve, allow, limit, read, compute, apply the policy, count.
 
-    principal, name → deployment of the tenant → scope and allowed models → rates and concurrency
+    principal, name → scope, deployment of the tenant, allowed models → the deployment's rate and concurrency
         → inputs by the face's reader → the tenant's cell → output policy → usage
 
 Every way out is an answer or one of our errors inside the deployment's deadline: a lost engine is 503, never a hang.
@@ -89,11 +89,12 @@ async def predict(
     began = monotonic()
     served = _at_hand(principal, name, version) or await resolve(principal, name, version)
     engine = ENGINES.ready(served.tenant, served.name, served.engine_version)
+    allowed_ms = min(deadline_ms or served.deadline_ms, served.deadline_ms)
     if engine is None and not _is_loaded(served):
-        served = await _settled(served, principal, name, version)
+        served = await _settled(served, principal, name, version, began + allowed_ms / 1000)
     LIMITS.enter(served)
     try:
-        deadline = min(deadline_ms or served.deadline_ms, served.deadline_ms) - int((monotonic() - began) * 1000)
+        deadline = allowed_ms - int((monotonic() - began) * 1000)
         inputs = await asyncio.to_thread(read, served) if is_large else read(served)
         answer = await _asked(engine, principal, served, inputs, max(1, deadline))
     except BaseException:
@@ -124,10 +125,10 @@ def _is_loaded(served: Served) -> bool:
     return ENGINES.is_ready(served.tenant, served.name, served.engine_version)
 
 
-async def _settled(served: Served, principal: Principal, name: str, version: str | None) -> Served:
+async def _settled(served: Served, principal: Principal, name: str, version: str | None, deadline: float) -> Served:
     """A version that is not loaded: while it loads, the one before serves on. And where it is gone already because it
     was switched a moment ago, this process hears of that within the time that the generations take."""
-    ends = monotonic() + HEARSAY_SECONDS
+    ends = min(monotonic() + HEARSAY_SECONDS, deadline)
     while not _is_loaded(served) and monotonic() < ends:
         if served.before is not None and version is None and _is_loaded(served.before):
             return served.before
@@ -144,9 +145,9 @@ def _at_hand(principal: Principal, name: str, version: str | None) -> Served | N
     return DEPLOYMENTS.peek(principal.tenant, name)
 
 
-async def resolve(principal: Principal, name: str, version: str | None = None, scope: str = "predict") -> Served:
+async def resolve(principal: Principal, name: str, version: str | None = None) -> Served:
     """The deployment, where this principal may see it: NotFound for another tenant's, Denied."""
-    principal.require(scope)
+    principal.require("predict")
     served = DEPLOYMENTS.peek(principal.tenant, name) or await DEPLOYMENTS.find(principal.tenant, name)
     principal.require_model(name)
     if version is not None and version != str(served.version):

@@ -16,7 +16,6 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from strongroom.access.services import Principal
 from strongroom.errors import FieldError, Invalid, Malformed, StrongroomError, TooLarge, Unsupported
 from strongroom.rest import problem, waiting
 from strongroom.rest.requests import accepted_id
@@ -25,7 +24,6 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 UNCACHED = (b"cache-control", b"no-store")  # every answer is one tenant's
@@ -40,7 +38,7 @@ class Disconnected(Exception):
 class Request:
     """One request: its head at once, its body when asked for. Belongs to one task."""
 
-    __slots__ = ("began", "headers", "id", "method", "path", "principal", "receive", "scope", "whole")
+    __slots__ = ("began", "headers", "id", "method", "path", "receive", "scope", "whole")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.began = perf_counter()
@@ -53,7 +51,6 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id")
         self.id = accepted_id(given.decode("latin-1") if given else None)
-        self.principal: Principal | None = None
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")

@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 from django.conf import settings
 
+from inference.protocol import ROWS
 from strongroom.edge import arrays, core, http, limits, principals
 from strongroom.edge.snapshot import Served
 from strongroom.errors import FieldError, Invalid
 
-ROWS = "application/x-strongroom-rows+json"
 RAW = ("image/png", "image/jpeg", "text/csv", "application/x-npy")
 FIELDS = ("rows", "inputs")
 MAX_BODY_BYTES = settings.ENVIRONMENT.number("max_body_bytes")

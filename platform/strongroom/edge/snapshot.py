@@ -1,7 +1,7 @@
 """What is served, in memory: deployments with their live version, signature, limits and policy, one look-up a request.
 
-An entry is read from the database at its first use and again at the first use after a change (the generations
-`deployments` and, for the tenants' limits, `principals`). While the database is away, entries go on serving for
+An entry is read from the database at its first use and again at the first use after a change (the generation
+`deployments`). While the database is away, entries go on serving for
 STRONGROOM_STALE_SECONDS, then 503. Knows no cells: where a deployment is loaded is deployments/targets.py.
 """
 
@@ -32,7 +32,6 @@ class Served:
     tenant_id: UUID
     deployment_id: UUID
     name: str
-    state: str
     model: str
     version: int
     version_id: UUID
@@ -56,7 +55,7 @@ class Served:
 @dataclass(slots=True)
 class _Entry:
     served: Served | None  # None: there is no such deployment
-    generations: dict[str, int]  # the very object, as a stamp
+    generation: int
 
 
 class Deployments:
@@ -70,7 +69,7 @@ class Deployments:
     def peek(self, tenant: str, name: str) -> Served | None:
         """From memory, where the entry is of the present generation; else None, then `find`."""
         entry = self._entries.get((tenant, name))
-        if entry is None or entry.generations is not GENERATIONS.numbers:
+        if entry is None or entry.generation != GENERATIONS.number("deployments"):
             return None
         return entry.served if GENERATIONS.silent_seconds() <= self._stale_seconds else None
 
@@ -82,7 +81,7 @@ class Deployments:
         entry = self._entries.get(key)
         if (
             entry is not None
-            and entry.generations is GENERATIONS.numbers
+            and entry.generation == GENERATIONS.number("deployments")
             and GENERATIONS.silent_seconds() <= self._stale_seconds
         ):
             served = entry.served
@@ -107,7 +106,7 @@ class Deployments:
 
     async def _read(self, tenant: str, name: str, old: _Entry | None) -> Served | None:
         """From the database; from memory while it is away."""
-        generations = GENERATIONS.numbers
+        generation = GENERATIONS.number("deployments")
         try:
             served = await database.run(load, UUID(tenant), name)
         except (Error, Unavailable) as error:
@@ -118,7 +117,7 @@ class Deployments:
             self._make_room()
         if served is not None and old is not None and old.served is not None:
             served = _after(served, old.served)
-        self._entries[(tenant, name)] = _Entry(served, generations)
+        self._entries[(tenant, name)] = _Entry(served, generation)
         return served
 
     def _make_room(self) -> None:
@@ -155,7 +154,6 @@ def load(tenant_id: UUID, name: str) -> Served | None:
             tenant_id=tenant_id,
             deployment_id=row.id,
             name=row.name,
-            state=row.state,
             model=traffic.version.model.name,
             version=traffic.version.number,
             version_id=traffic.version_id,

@@ -1,7 +1,7 @@
 """PUT …/content: a tenant's bytes, sealed as they arrive. Any size, flat memory, no plaintext outside it.
 
-Everything that can be refused is refused before the first body byte is read. Two segments of 1 MiB are in memory at
-most: one is filled by the event loop while a thread hashes and seals the other, and the sender waits meanwhile. An
+Everything that can be refused is refused before the first body byte is read. Two segments of 1 MiB of plaintext are
+in memory at most: one is filled by the event loop while a thread hashes and seals the other, and the sender waits. An
 upload that breaks off leaves nothing. Knows no formats: what the bytes are worth is found by the check's job.
 """
 
@@ -37,7 +37,7 @@ THREADS = 4
 P = ParamSpec("P")
 T = TypeVar("T")
 
-UPLOADS = Places("uploads", of_all=96, of_one=24)  # each holds four segments
+UPLOADS = Places("uploads", of_all=96, of_one=24)  # each holds four segments: two here, two where they are sealed
 _pool = ThreadPoolExecutor(THREADS, "edge-seal")
 
 

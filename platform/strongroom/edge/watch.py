@@ -19,6 +19,7 @@ import orjson
 from django.db.models import Max
 
 from strongroom import ids
+from strongroom.access.middleware import COUNTED
 from strongroom.access.services import Principal
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
@@ -281,6 +282,7 @@ async def _read_again(route: Any, asked: http.Scope, first: Held) -> bytes:
     dropped = {b"content-length", b"content-type", b"transfer-encoding", b"idempotency-key", b"prefer", b"expect"}
     headers = [(name, value) for name, value in asked["headers"] if name not in dropped]
     inner = {**asked, "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
+    inner[COUNTED] = True
     again = Held(_nowhere)
     await route(inner, _empty_body(), again.send)
     return bytes(again.body if again.start is not None and again.start["status"] == 200 else first.body)

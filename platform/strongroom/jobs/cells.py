@@ -18,7 +18,7 @@ from uuid import UUID
 from django.conf import settings
 
 from inference.answer import Prediction, predictions
-from inference.protocol import Array
+from inference.protocol import ROWS, Array
 from inference.signature import Signature
 from strongroom.deployments import services as deployments
 from strongroom.deployments.client import Engines
@@ -27,7 +27,6 @@ from strongroom.metering.services import Meter
 
 T = TypeVar("T")
 Inputs = Mapping[str, Array] | bytes  # tensors, or rows as JSON, which the cell decodes
-ROWS = "application/x-strongroom-rows+json"
 
 
 @dataclass(frozen=True, slots=True)

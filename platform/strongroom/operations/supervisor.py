@@ -97,7 +97,8 @@ class Supervisor:
             deaths = [*(at for at in deaths if now - at < WINDOW_SECONDS), now]
             log.warning("%s ended with %s (%d of %d)", program.name, code, len(deaths), DEATHS_ALLOWED)
             if len(deaths) >= DEATHS_ALLOWED:
-                self._give_up(f"{program.name} keeps dying: giving up")
+                told = "" if program.log is None else f"; its last words are in {program.log}"
+                self._give_up(f"{program.name} keeps dying: giving up{told}")
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), min(0.1 * 2 ** len(deaths), LONGEST_PAUSE_SECONDS))

@@ -19,8 +19,9 @@ _PAGE = """<!doctype html>
 <style nonce="{}">body{{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}}
 td{{padding:.2rem .8rem .2rem 0;vertical-align:top}}tr:target{{background:#fe9}}</style></head>
 <body><h1>Errors</h1>
-<p>Every failure is <code>application/problem+json</code> (RFC 9457); its <code>type</code> points here, its
-<code>errors</code> name each problem with a JSON pointer and a hint, and its <code>request_id</code> is in our log.</p>
+<p>Every failure of <code>/api/v1</code> is <code>application/problem+json</code> (RFC 9457); its <code>type</code>
+points here, its <code>errors</code> name each problem with a JSON pointer and a hint, and its <code>request_id</code>
+is in our log.</p>
 <table>{}</table></body></html>
 """
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from csp.constants import NONCE, NONE, SELF
 
 from strongroom.settings.environment import read
@@ -13,13 +11,11 @@ from strongroom.settings.secret import secret_key
 
 ENVIRONMENT = read()
 HOME = ENVIRONMENT.home_path
-PACKAGE = Path(__file__).resolve().parent.parent
 
 SECRET_KEY = secret_key(ENVIRONMENT.secret_key_path)
 DEBUG = False
 ALLOWED_HOSTS = ENVIRONMENT.listed("allowed_hosts")
 ROOT_URLCONF = "strongroom.urls"
-ASGI_APPLICATION = "strongroom.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "tenants.User"
 AUTHENTICATION_BACKENDS = ["strongroom.access.passwords.PasswordBackend"]

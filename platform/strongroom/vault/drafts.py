@@ -24,7 +24,6 @@ from strongroom.vault.models import Artefact
 from strongroom.vault.store import NameTaken, Store, Temporary
 
 KINDS = frozenset(("model", "data", "checkpoint", "result", "import", "input", "output", "profile", "export"))
-WRAPPED_BYTES = 1168
 
 
 class SlotRefused(Exception):

@@ -22,7 +22,16 @@ from django.db import IntegrityError, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from sealing import ArtefactCorrupt, Identity, SealReader, WrongKey, new_data_key, unwrap_data_key, wrap_data_key
+from sealing import (
+    WRAPPED_BYTES,
+    ArtefactCorrupt,
+    Identity,
+    SealReader,
+    WrongKey,
+    new_data_key,
+    unwrap_data_key,
+    wrap_data_key,
+)
 from strongroom import ids
 from strongroom.errors import Gone, LimitReached, Unavailable
 from strongroom.tenants import scope
@@ -131,7 +140,7 @@ def adopt(
     try:
         identity = _identity(slot.tenant_id, artefact_id, kind)
         key = keys.of_generation(slot.tenant_id, generation)
-        if key.state == TenantKey.State.DESTROYED or len(wrapped_data_key) != drafts.WRAPPED_BYTES:
+        if key.state == TenantKey.State.DESTROYED or len(wrapped_data_key) != WRAPPED_BYTES:
             raise SlotRefused("the data key is not sealed to a key of the tenant")
         if Artefact.objects.filter(id=artefact_id).exists():
             raise SlotRefused("an artefact of that id is there already")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,9 @@ def test_requests_over_the_rate_are_429(house: Journey, limited: Any) -> None:
             problem(answer, 429, "rate_limited")
         return bool(found)
 
+    time.sleep(1.5)  # two requests may be sent now
+    waited = house.get("/api/v1/deployments/weather", Prefer="wait=1")
+    assert (waited.status, house.get("/api/v1/tenant").status) == (200, 200), "who waits has asked once"
     until(lambda: refused(lambda: house.predict("weather", [row()])), 5)
     assert refused(lambda: house.get("/api/v1/models")), "the routes that Django answers count, too"
     assert refused(lambda: house.get("/api/v1/predictions"))

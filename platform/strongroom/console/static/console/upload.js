@@ -12,6 +12,7 @@ const FORMATS = { csv: "csv", npz: "npz", zip: "images" };
 function chosen() {
   const file = input.files[0];
   if (!file) return;
+  failed.hidden = true;
   form.querySelector("[data-name]").textContent = `${file.name} · ${size(file.size)}`;
   const name = form.elements.name || form.elements.model;
   if (!name.value) name.value = plain(file.name);

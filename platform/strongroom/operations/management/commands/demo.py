@@ -159,7 +159,8 @@ class Command(BaseCommand):
             deployment = self.api.call("GET", f"/api/v1/deployments/{DEPLOYMENT}")
         if deployment["state"] != "ready":
             raise CommandError(f"the deployment is {deployment['state']}: {deployment['error']}")
-        self.say(f"deployment {DEPLOYMENT} serves {MODEL}@{deployment['versions'][0]['version']}")
+        live = deployment["versions"][0]
+        self.say(f"deployment {DEPLOYMENT} serves {live['model']}@{live['version']}")
 
     def predict(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Shows ten digits of the test part, right or wrong."""

@@ -6,14 +6,16 @@ Brings the database to this version first. Ctrl-C ends every process. Says nothi
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from strongroom.operations.management.commands import web
 from strongroom.operations.supervisor import Program, Supervisor
 
 PROGRAMS = ("agent", "scheduler", "worker", "web")
@@ -29,6 +31,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         home = settings.ENVIRONMENT.home_path
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        alone = _alone(home)
+        web.listen(settings.ENVIRONMENT).close()  # a port that is taken is said now, not by a process that dies
         call_command("migrate", verbosity=0)
         logs = home / "logs" if options["demo"] else None
         if logs is not None:
@@ -38,11 +42,23 @@ class Command(BaseCommand):
         if options["demo"]:
             programs.append(Program("demo", self.argv("demo"), once=True))
         code = asyncio.run(Supervisor(programs).run())
+        alone.close()
         if code:
             raise SystemExit(code)
 
     def argv(self, name: str) -> list[str]:
         return [sys.executable, str(Path(sys.argv[0]).resolve()), name]
+
+
+def _alone(home: Path) -> IO[str]:
+    """A lock on the home while it is open; CommandError where another holds it."""
+    lock = open(home / "up.lock", "w")  # noqa: SIM115  # held until the end
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise CommandError(f"everything runs already in {home}: stop that, or set STRONGROOM_HOME") from None
+    return lock
 
 
 def _log(folder: Path | None, name: str) -> Path | None:

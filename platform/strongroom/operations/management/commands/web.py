@@ -21,6 +21,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, OperationalError, connections
 
+from strongroom.settings.environment import Environment
 from strongroom.vault import services as vault
 
 PR_SET_PDEATHSIG = 1
@@ -42,9 +43,8 @@ class Command(BaseCommand):
             _serve(socket.socket(fileno=descriptor))
             return
         self._verify_ring()
-        environment = settings.ENVIRONMENT
-        listener = _listen(environment.bind, environment.number("port"))
-        processes = max(1, environment.number("web_processes"))
+        listener = listen(settings.ENVIRONMENT)
+        processes = max(1, settings.ENVIRONMENT.number("web_processes"))
         if processes == 1:
             _serve(listener)
         else:
@@ -64,9 +64,11 @@ class Command(BaseCommand):
             connections.close_all()
 
 
-def _listen(bind: str, port: int) -> socket.socket:
+def listen(environment: Environment) -> socket.socket:
+    """The front door's socket; CommandError where it cannot be had."""
     from strongroom.edge import server
 
+    bind, port = environment.bind, environment.number("port")
     try:
         return server.listen(bind, port)
     except OSError as error:
