@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,17 @@ def test_up_ends_all_with_ctrl_c(node: Node) -> None:
     assert node.processes["up"].wait(30) == 0
     assert not any(alive(pid) for pid in children)
     assert node.status("/api/v1/health/live") is None
+
+
+def test_a_taken_port_and_a_second_up_are_said_at_once(node: Node) -> None:
+    with socket.create_server(("127.0.0.1", node.port)):
+        refused = node.manage("up", check=False)
+    assert (refused.returncode, "set STRONGROOM_PORT" in refused.stderr) == (1, True), refused.stderr
+    node.start("up")
+    assert wait_until(lambda: node.status("/api/v1/health/ready") == 200, 60)
+    refused = node.manage("up", check=False)
+    assert (refused.returncode, "everything runs already" in refused.stderr) == (1, True), refused.stderr
+    assert node.status("/api/v1/health/ready") == 200
 
 
 def test_what_a_process_writes_is_its_users_alone_and_it_leaves_no_image_of_its_memory() -> None:
