@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The one entry: `manage.py up`, `migrate`, `createtenant`, `bench` … hands over to Django.
+"""The one entry: `manage.py up`, `migrate`, `createtenant` … hands over to Django.
 
 Whatever a process of ours leaves behind is its user's alone, and it leaves no image of its memory.
 """

@@ -1,4 +1,4 @@
-"""The job's side of the socket between worker and job process: the packets of contracts/processes.md, both ways.
+"""The job's side of the socket between worker and job process: the packets of docs/formats/processes.md, both ways.
 
 One JSON object a packet, descriptors beside it. Knows keys for as long as the job lives and what the parent wants;
 knows no data, no model and no loop. One thread uses it: the job's.

@@ -1,4 +1,4 @@
-"""Loss, accuracy, macro f1, confusion and r2, added up batch by batch. Names are those of contracts/native_bodies.md.
+"""Loss, accuracy, macro f1, confusion and r2, added up batch by batch. Names are those of docs/openapi.yaml.
 
 It knows scores and targets; which part of the data they are of, and who reads the numbers, is not its business.
 """

@@ -1,4 +1,4 @@
-"""Arrays as bytes and back, in the layout of a cell's frames (contracts/processes.md): described by name, datatype,
+"""Arrays as bytes and back, in the layout of a cell's frames (docs/formats/processes.md): described by name, datatype,
 shape and offset, little-endian, each at a multiple of 64; BYTES elements behind a u32 of their length.
 
 The data plane has a codec of its own: the two packages know nothing of each other. Here only our parent is on the other

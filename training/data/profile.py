@@ -1,6 +1,6 @@
 """What a data set looks like: a line of statistics a column, the classes with their rows, and what to be warned of.
 
-The document is that of contracts/native_bodies.md. It names columns and classes, so that it is sealed like the data;
+The document is that of docs/openapi.yaml. It names columns and classes, so that it is sealed like the data;
 it repeats no other value of a row but the smallest and the largest number.
 """
 

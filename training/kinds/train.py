@@ -55,7 +55,7 @@ class Outside:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The served file, and the facts that travel beside it (the artefact `result` of contracts/processes.md)."""
+    """The served file, and the facts that travel beside it (the artefact `result` of docs/formats/processes.md)."""
 
     model: bytes
     facts: dict[str, Any]

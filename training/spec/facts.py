@@ -1,6 +1,6 @@
 """What a spec asks and its data set cannot give, found before a worker is taken, from what the check wrote down.
 
-contradictions(spec, facts) -> problems     # facts: a data-set version as the API shows it (native_bodies.md)
+contradictions(spec, facts) -> problems     # facts: a data-set version as the API shows it (docs/openapi.yaml)
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 /admin    a signed-in member → `request.member`, `.memberships()`, `.principal`, the scope of the chosen tenant
 /operator a signed-in operator → `request.actor`, the operator's scope
 
-An answer of 400 or more rolls the transaction back. GET and HEAD only read. Pages before sign-in, and everything else,
-run without a scope, where tenants' tables cannot be used. Knows nothing of what any view does.
+An answer of 400 or more rolls the transaction back. GET, HEAD, OPTIONS and TRACE only read. Pages before sign-in, and
+everything else, run without a scope, where tenants' tables cannot be used. Knows nothing of what any view does.
 """
 
 from __future__ import annotations

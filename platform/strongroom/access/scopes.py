@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 from strongroom.tenants.models import Role
 
-READS = frozenset(
-    {"datasets:read", "jobs:read", "models:read", "deployments:read", "tenant:read", "usage:read"}  # and audit:read
-)
+READS = frozenset({"datasets:read", "jobs:read", "models:read", "deployments:read", "tenant:read", "usage:read"})
 _VIEWER = READS
 _DEVELOPER = _VIEWER | {"predict", "datasets:write", "jobs:write", "models:write", "deployments:write"}
 _ADMIN = _DEVELOPER | {"keys:write", "tenant:write", "models:download", "audit:read"}

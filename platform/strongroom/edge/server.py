@@ -1,6 +1,6 @@
 """uvicorn as this project runs it: httptools and uvloop, time-outs on slow senders, a graceful stop with an end.
 
-uvicorn has no time-out on heads and bodies; this protocol keeps three numbers a connection, and one sweep a second
+uvicorn has no time-out on heads and bodies; this protocol keeps a few numbers a connection, and one sweep a second
 closes who sends too slowly. It knows sockets, bytes and answers, no routes and no tenants.
 """
 

@@ -1,7 +1,7 @@
 """Waiting for rows to change: `Prefer: wait` on any route and the event streams of jobs. One poller a process.
 
 A watched row is named by (kind, id, number). The poller reads the states of all watched rows a few times a second, in
-two or three queries however many wait, and wakes who waits on what changed. It sees states and event numbers only;
+a few queries however many wait, and wakes who waits on what changed. It sees states and event numbers only;
 what is shown to a caller is read again in the caller's tenant.
 """
 

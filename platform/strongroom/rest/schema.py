@@ -1,6 +1,6 @@
 """The OpenAPI document: what drf-spectacular draws from the views, and by one hook the edge's routes and the errors.
 
-A room adds its edge routes to `EDGE_ROUTES` when Django loads (its apps.ready or its api.py). Knows no route by itself.
+edge/openapi.py adds the edge's routes to `EDGE_ROUTES` when Django loads. Knows no route by itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The environment, read once: every STRONGROOM_ variable with its type, its default and its meaning.
 
-Nothing else in the project reads the process environment; docs/settings.md is generated from this table.
+Nothing else of the control plane reads them (a child is told by its parent); docs/settings.md comes from this table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class SettingInvalid(SystemExit):
 class Environment:
     """The raw text of every variable. Typed readings are the properties below."""
 
-    home: str = setting(".strongroom", "Folder of this installation: database (embedded), objects, keys, logs.")
+    home: str = setting(
+        ".strongroom", "Folder of this installation: database (embedded), objects, keys, logs of `up --demo`."
+    )
     mode: str = setting(
         "embedded", "`embedded` (SQLite, files, no server), `production`, or `test` (the tests' servers)."
     )
@@ -44,10 +46,14 @@ class Environment:
     secret_key_file: str = setting(
         "", "File with Django's secret key; default `secret_key` in the home, made on first use."
     )
-    allowed_hosts: str = setting("127.0.0.1,localhost,[::1]", "Host names that the front door answers to, by commas.")
+    allowed_hosts: str = setting(
+        "127.0.0.1,localhost,[::1]", "Host names that Django's routes (panel, API) answer to, by commas."
+    )
     trusted_proxies: str = setting("", "Addresses whose X-Forwarded-For and X-Forwarded-Proto are believed, by commas.")
     sandbox: str = setting(
-        "auto", "`require` refuses to start without the whole sandbox; `auto` takes what there is; `off`."
+        "auto",
+        "`require`: worker and agent refuse to start without the whole sandbox, and web is not ready; "
+        "`auto` takes what there is; `off`.",
     )
     web_processes: str = setting("1", "Web processes that share the port.")
     jobs_per_worker: str = setting("2", "Long jobs at once per worker; one slot more is kept for short kinds.")
@@ -56,7 +62,7 @@ class Environment:
     threads_per_cell: str = setting("1", "Threads that one cell computes with.")
     max_body_bytes: str = setting("8388608", "Largest body of a prediction.")
     max_upload_bytes: str = setting("68719476736", "Largest upload; a tenant's own limit may be lower.")
-    lease_seconds: str = setting("6", "A job whose worker is silent this long goes to another.")
+    lease_seconds: str = setting("6", "A job whose worker is silent this long goes to another; it speaks every 2 s.")
     stale_seconds: str = setting("300", "How long known keys and loaded models serve while the database is away.")
     log: str = setting("text", "`json` or `text`.")
 

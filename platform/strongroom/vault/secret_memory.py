@@ -39,7 +39,6 @@ class SecretMemory:
         self._owner = os.getpid()
         self._lock = threading.Lock()  # guards the two below
         self._free: list[int] = []
-        self.hidden = True  # every page so far is of memfd_secret
 
     def keep(self, secret: bytes) -> Slot:
         if len(secret) > SLOT_BYTES:
@@ -70,7 +69,6 @@ class SecretMemory:
     def _grow(self) -> None:
         address = _hidden_page()
         if address is None:
-            self.hidden = False
             address = _locked_page()
         self._free.extend(range(address, address + PAGE_BYTES, SLOT_BYTES))
 
