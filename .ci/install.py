@@ -64,6 +64,9 @@ def main(what: str) -> None:
     install(*options, "-r", f"requirements/{what}.lock")
     install(*options, "-r", "requirements/torch.lock", environment=cpu_only)
     install(*options, "--no-deps", "--no-build-isolation", "-e", ".")
+    subprocess.run(
+        [BIN / "python", "-m", "compileall", "-q", "platform", "inference", "training"], cwd=ROOT, check=True
+    )
 
 
 if __name__ == "__main__":

@@ -159,29 +159,14 @@ def _asked(
     engine: CellConnection | None, principal: Principal, served: Served, inputs: Inputs, deadline_ms: int
 ) -> Awaitable[Answer]:
     """Of the connection at hand, or of whichever there will be."""
-    tensors, data, content_type = (
-        (None, inputs.data, inputs.content_type) if isinstance(inputs, Raw) else (inputs, None, None)
-    )
+    options: dict[str, Any] = {"deadline_ms": deadline_ms, "principal": principal.lane}
+    if isinstance(inputs, Raw):
+        options |= {"raw": inputs.data, "content_type": inputs.content_type}
+    else:
+        options["inputs"] = inputs
     if engine is not None and not engine.lost:
-        return engine.infer(
-            served.name,
-            served.engine_version,
-            tensors,
-            raw=data,
-            content_type=content_type,
-            deadline_ms=deadline_ms,
-            principal=principal.lane,
-        )
-    return ENGINES.infer(
-        served.tenant,
-        served.name,
-        served.engine_version,
-        tensors,
-        raw=data,
-        content_type=content_type,
-        deadline_ms=deadline_ms,
-        principal=principal.lane,
-    )
+        return engine.infer(served.name, served.engine_version, **options)
+    return ENGINES.infer(served.tenant, served.name, served.engine_version, **options)
 
 
 def _items(served: Served, outputs: Mapping[str, Array]) -> int:
