@@ -28,6 +28,11 @@ _DEPTH_8: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
+def _body(code: str, message: str, hint: str | None = None) -> InputRefused:
+    """The whole of what came is refused."""
+    return InputRefused("", code, message, hint, detail=f"the body {message}" + (f", {hint}" if hint else ""))
+
+
 def decode(signature: Signature, content_type: str, body: Buffer) -> dict[str, Array]:
     """Arrays that `signature.check` has passed; InputRefused or MediaTypeUnsupported says what is wrong."""
     kind = content_type.partition(";")[0].strip().lower()
@@ -153,13 +158,13 @@ def _csv(signature: Signature, kind: str, body: Buffer) -> dict[str, Array]:
     try:
         text = bytes(body).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputRefused("", "encoding", f"is not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
+        raise _body("encoding", f"is not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         records = [record for record in reader if record]
     except csv.Error as error:
-        raise InputRefused("", "csv", f"is no CSV: line {reader.line_num}: {error}") from None
+        raise _body("csv", f"is no CSV: line {reader.line_num}: {error}") from None
     names = _spread(signature) or tuple(tensor.name for tensor in signature.inputs)
     _check_table(header, records, names)
     columns = {name: [record[header.index(name)] for record in records] for name in names}
@@ -187,9 +192,9 @@ def _check_table(header: list[str], records: list[list[str]], names: Sequence[st
         InputRefused("", "csv", f"column '{name}' occurs twice") for name in set(header) if header.count(name) > 1
     ]
     if not header or not records:
-        problems = [InputRefused("", "csv", "has no rows", "expected a header and at least one row")]
+        problems = [_body("csv", "has no rows", "expected a header and at least one row")]
     if len(records) > MAX_ROWS:
-        problems.append(InputRefused("", "csv", f"has {len(records)} rows", f"expected at most {MAX_ROWS}"))
+        problems.append(_body("csv", f"has {len(records)} rows", f"expected at most {MAX_ROWS}"))
     for number, record in enumerate(records, 1):
         if len(record) != len(header):
             problems.append(
@@ -245,7 +250,7 @@ def _image(signature: Signature, kind: str, body: Buffer) -> dict[str, Array]:
     Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
     _, channels, height, width = tensor.shape
     wanted = "PNG" if kind == "image/png" else "JPEG"
-    unreadable = InputRefused("", "image", f"is no {wanted} image that can be read", f"expected {kind}")
+    unreadable = _body("image", f"is no {wanted} image that can be read", f"expected {kind}")
     try:
         image = Image.open(io.BytesIO(body), formats=[wanted])
         _check_picture(image.width * image.height, image.mode)
@@ -272,9 +277,9 @@ def import_pillow() -> None:
 
 def _check_picture(pixels: int, mode: str) -> None:
     if pixels > MAX_IMAGE_PIXELS:
-        raise InputRefused("", "image", "has too many pixels", f"expected at most {MAX_IMAGE_PIXELS}")
+        raise _body("image", "has too many pixels", f"expected at most {MAX_IMAGE_PIXELS}")
     if mode not in _DEPTH_8:
-        raise InputRefused("", "image", "has more than 8 bits a channel", "save it with 8 bits a channel")
+        raise _body("image", "has more than 8 bits a channel", "save it with 8 bits a channel")
 
 
 # --- npy ---
@@ -291,12 +296,12 @@ def _npy(signature: Signature, kind: str, body: Buffer) -> dict[str, Array]:
         header = read[np.lib.format.read_magic(stream)]
         shape, fortran, dtype = header(stream, max_header_size=MAX_NPY_HEADER_BYTES)
     except Exception:  # the header is a Python literal of the sender's: whatever it breaks, it is no npy file
-        raise InputRefused("", "npy", "is not an npy file", "expected numpy.save's version 1 or 2") from None
+        raise _body("npy", "is not an npy file", "expected numpy.save's version 1 or 2") from None
     if dtype.hasobject or dtype.kind not in "biufUS":
-        raise InputRefused("", "npy", f"holds {dtype} elements", "expected numbers or fixed-width text")
+        raise _body("npy", f"holds {dtype} elements", "expected numbers or fixed-width text")
     size, at = math.prod(shape) * dtype.itemsize, stream.tell()
     if any(axis < 0 for axis in shape) or size != len(body) - at:
-        raise InputRefused("", "npy", f"promises {size} bytes and has {len(body) - at}", "the file is cut or forged")
+        raise _body("npy", f"promises {size} bytes and has {len(body) - at}", "the file is cut or forged")
     array = np.frombuffer(body, dtype, offset=at if size else 0, count=math.prod(shape))
     array = array.reshape(shape, order="F" if fortran else "C")
     return {tensor.name: np.ascontiguousarray(cast(tensor, array))}

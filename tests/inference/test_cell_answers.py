@@ -105,7 +105,7 @@ def test_an_image_that_is_none_is_refused_and_the_next_one_answered(cell: Cell, 
     bad = edge.infer_raw("mean", "image/png", b"no picture at all")
     good = edge.infer_raw("mean", "image/png", picture("PNG", (4, 4), (9, 9, 9)))
     frames = {frame.request: frame for frame in (edge.frame(), edge.frame())}
-    assert frames[bad].fields()["message"] == "is no PNG image that can be read, expected image/png"
+    assert frames[bad].fields()["message"] == "the body is no PNG image that can be read, expected image/png"
     assert outputs_of(frames[good])["value"].tolist() == [[9, 9, 9]]
 
 

@@ -81,7 +81,17 @@ def add_edge_routes(result: dict[str, Any], generator: Any, request: Any, public
     for operations in result["paths"].values():
         for operation in operations.values():
             operation["responses"].setdefault("default", _failure())
+            _summarise(operation)
     return result
+
+
+def _summarise(operation: dict[str, Any]) -> None:
+    """The first line of what is told, where nothing shorter is: a list of operations shows summaries only."""
+    if "summary" not in operation and "description" in operation:
+        first, _, rest = operation.pop("description").partition("\n")
+        operation["summary"] = first.rstrip(".")
+        if rest.strip():
+            operation["description"] = rest.strip()
 
 
 def _operation(route: EdgeRoute) -> dict[str, Any]:
