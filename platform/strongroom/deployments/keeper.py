@@ -27,7 +27,7 @@ from strongroom.errors import StrongroomError
 from strongroom.vault.services import ColumnCorrupt
 
 PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-STEADY_SECONDS = 60.0  # a cell that lived so long starts anew without a pause
+STEADY_SECONDS = 5.0  # a cell that lived so long starts anew without a pause: pauses are for what dies at once
 DRAIN_SECONDS = 0.5  # from cells.json without a version to its unloading; the edge looks every 0.05 s
 DEATHS_ALLOWED = 2
 LOOK_SECONDS = 5.0
