@@ -27,7 +27,8 @@ from strongroom.errors import StrongroomError
 from strongroom.vault.services import ColumnCorrupt
 
 PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-STEADY_SECONDS = 5.0  # a cell that lived so long starts anew without a pause: pauses are for what dies at once
+STEADY_SECONDS = 60.0  # a cell that lived so long starts anew without a pause
+SERVED_STARTS = 3  # one that came as far as serving waits for PAUSES[3] at most: a caller may have killed it
 DRAIN_SECONDS = 0.5  # from cells.json without a version to its unloading; the edge looks every 0.05 s
 DEATHS_ALLOWED = 2
 LOOK_SECONDS = 5.0
@@ -189,6 +190,7 @@ class Keeper:
     def _succeeded(self, key: tuple[str, str], wanted: Wanted, memory_bytes: int | None) -> None:
         self.failures.pop(key, None)
         self._deaths_while_loading.pop(key, None)
+        self._starts = min(self._starts, SERVED_STARTS)
         self._memory_bytes = memory_bytes
         self.loaded.pop(key, None)  # the newest stands last
         self.loaded[key] = wanted
