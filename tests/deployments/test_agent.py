@@ -109,6 +109,16 @@ def test_each_tenant_has_its_own_process_and_a_killed_one_comes_back_alone(node:
     assert deposits.state(node, "acme", "digits", "ready")["state"] == "ready"
 
 
+def test_a_cell_that_served_comes_back_in_a_moment_however_often_it_is_killed(node: Node) -> None:
+    (made,) = deposits.deploy(node, ("acme", "digits"))
+    node.start("agent")
+    for _ in range(7):
+        cell = ready(node, made["tenant"])["pid"]
+        os.kill(cell, signal.SIGKILL)
+        until(lambda: not lives(cell), "the cell's end")  # noqa: B023  # now
+        assert ask(node, made, "digits", deadline_ms=5_000).outputs
+
+
 def test_what_cannot_be_opened_is_failed_with_its_reason_and_the_neighbours_are_served(node: Node) -> None:
     good, bad, lost = deposits.deploy(node, ("acme", "good"), ("acme", "bad"), ("acme", "lost"))
     path = node.home / "objects" / bad["object"]
