@@ -82,6 +82,13 @@ def operator(reason: str, *, write: bool = True) -> Iterator[None]:
         yield
 
 
+# Until the transaction's end. A process that stands still inside one would hold its rows' locks for as long.
+_SETTINGS = (
+    "SELECT set_config('strongroom.tenant', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)"
+)
+IDLE_IN_TRANSACTION = "10s"
+
+
 @contextmanager
 def _enter(scope: Scope, write: bool) -> Iterator[None]:
     outer = _scope.get()
@@ -96,7 +103,7 @@ def _enter(scope: Scope, write: bool) -> Iterator[None]:
         with transaction.atomic(using=using):
             if outer == NONE and connections[using].vendor == "postgresql":
                 with connections[using].cursor() as cursor:
-                    cursor.execute("SELECT set_config('strongroom.tenant', %s, true)", [str(scope.tenant_id or "")])
+                    cursor.execute(_SETTINGS, [str(scope.tenant_id or ""), IDLE_IN_TRANSACTION])
             yield
     finally:
         _scope.reset(token)

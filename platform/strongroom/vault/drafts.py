@@ -162,6 +162,11 @@ class Slot:
     def descriptor(self) -> int:
         return self._temporary.descriptor
 
+    def sync(self) -> None:
+        """What the child wrote is on the disk: done before a transaction, publishing takes no time inside it."""
+        with storage_errors():
+            os.fsync(self._temporary.descriptor)
+
     def publish(self, identity: Identity, header_tag: bytes, size_bytes: int) -> None:
         """Checks what can be checked without a key, then as a draft's. SlotRefused, and the slot is discarded."""
         try:
