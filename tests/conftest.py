@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ import tests.depth  # noqa: F401  # its profile
 from tests.callers import Api, Deposit, deposit
 from tests.nodes import Node
 from tests.spreading import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
+
+SLOW_FILE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make fast` does not even import what is slow as a whole: torch and a browser's driver take seconds."""
+    quick = str(config.option.markexpr).startswith("not slow") and collection_path.suffix == ".py"
+    return True if quick and SLOW_FILE.search(collection_path.read_text()) else None
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from training.losses import criterion as loss_of
 from training.models.catalogue import network
 from training.spec import TrainSpec, load
 
+pytestmark = pytest.mark.slow
+
 
 class Net(nn.Module):
     def __init__(self) -> None:

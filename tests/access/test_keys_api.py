@@ -16,6 +16,8 @@ from strongroom.tenants.actor import SYSTEM
 from strongroom.tenants.models import Tenant
 from tests.callers import Api, Deposit, until
 
+pytestmark = pytest.mark.slow
+
 KEYS = "/api/v1/keys"
 FIELDS = [
     "id", "name", "prefix", "scopes", "expires_at", "allowed_models", "allowed_networks", "created_at", "created_by",

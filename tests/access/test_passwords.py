@@ -12,6 +12,8 @@ from strongroom.access import passwords
 from strongroom.access.passwords import OF_ACCOUNT, OF_ADDRESS, OF_PAIR, WINDOW_SECONDS, Failures
 from tests.callers import Deposit
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "a long password"
 
 

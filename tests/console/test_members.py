@@ -23,6 +23,8 @@ from strongroom.tenants.models import Member, Role, User
 from tests.callers import Deposit
 from tests.console.browsing import Browser
 
+pytestmark = pytest.mark.slow
+
 
 def person(acme: Deposit, role: Role) -> Member:
     user = acme.member(role, f"{role.value}@acme.test")

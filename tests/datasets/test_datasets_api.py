@@ -16,6 +16,8 @@ from strongroom.tenants import scope
 from strongroom.tenants.actor import SYSTEM
 from tests.callers import Deposit
 
+pytestmark = pytest.mark.slow
+
 PROFILE = {
     "rows": 2,
     "modality": "tabular",

@@ -24,6 +24,8 @@ from strongroom.deployments.rows import Order
 from strongroom.errors import Invalid, LimitReached, StrongroomError, Unavailable, Unsupported
 from tests.inference import graphs
 
+pytestmark = pytest.mark.slow
+
 ONE = {"x": np.ones((1, 64), "f4")}
 SLOW = {"x": np.ones((1, 1, 1), "f4")}
 

@@ -12,6 +12,8 @@ from strongroom.tenants import scope
 from tests.callers import Deposit
 from tests.registry.test_models_api import registered
 
+pytestmark = pytest.mark.slow
+
 LIVE = {"model": "cats", "version": 1, "weight": 100, "mode": "live"}
 
 

@@ -11,12 +11,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID, uuid4
 
+import pytest
+
 from strongroom.deployments.cells import Conditions, Zygote
 from strongroom.deployments.keeper import Keeper, Ties
 from strongroom.deployments.rows import Order, Report, Wanted
 from strongroom.errors import Unavailable
 from tests.deployments.test_client import sealed
 from tests.inference import graphs
+
+pytestmark = pytest.mark.slow
 
 TENANT, DEPLOYMENT = uuid4(), uuid4()
 

@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from strongroom.edge.open_inference import Asked
 from strongroom.errors import StrongroomError
 from tests.depth import examples
 from tests.edge.test_limits import served
+
+pytestmark = pytest.mark.slow
 
 SIGNATURE = Signature((Tensor("x", "FP32", (-1, 2)), Tensor("t", "BYTES", (-1, 1))), (Tensor("y", "FP32", (-1, 1)),))
 SERVED = served(signature=SIGNATURE)

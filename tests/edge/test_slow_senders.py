@@ -14,6 +14,8 @@ import uvicorn
 
 from strongroom.edge import server
 
+pytestmark = pytest.mark.slow
+
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
 
 

@@ -10,6 +10,8 @@ from inference.requests import Model, Plan, Request, Waiting
 from tests.inference import graphs
 from tests.inference.cells import Cell, Connection, outputs_of
 
+pytestmark = pytest.mark.slow
+
 ITEM = {"x": np.ones((1, 1, 1), "f4")}
 
 

@@ -15,6 +15,8 @@ from sealing import new_data_key
 from tests.inference import graphs
 from tests.inference.cells import Cell, Connection, outputs_of
 
+pytestmark = pytest.mark.slow
+
 ROWS = "application/x-strongroom-rows+json"
 
 

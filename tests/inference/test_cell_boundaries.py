@@ -15,6 +15,8 @@ from inference import protocol
 from tests.inference import graphs
 from tests.inference.cells import Cell, Connection, Zygote, outputs_of
 
+pytestmark = pytest.mark.slow
+
 ZEROS = {"x": np.zeros((1, 64), "f4")}
 
 

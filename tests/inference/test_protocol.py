@@ -17,6 +17,8 @@ from inference.errors import ProtocolError
 from inference.protocol import AnswerReader, Frame, FrameReader
 from tests.depth import examples
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = [dtype for name, dtype in protocol.DTYPES.items() if name != "BYTES"]
 NAMES = st.text(min_size=1, max_size=12)
 TENSORS = st.dictionaries(

@@ -12,6 +12,8 @@ from strongroom.tenants import scope
 from tests.callers import Deposit
 from tests.jobs.work import submitted, taken, training
 
+pytestmark = pytest.mark.slow
+
 FIELDS = [
     "id", "kind", "name", "state", "cancel_requested_at", "attempt", "max_attempts", "priority", "queue", "worker",
     "device", "progress", "metrics", "usage", "cost", "currency", "result", "error", "retry_of", "created_at",

@@ -25,6 +25,8 @@ from tests.callers import Deposit, until
 from tests.jobs.work import actor, fresh, taken, worked
 from tests.nodes import Node
 
+pytestmark = pytest.mark.slow
+
 SIGNATURE = {
     "inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, 1, 32, 32]}],
     "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}],

@@ -23,6 +23,8 @@ from tests.callers import Deposit
 from tests.depth import examples
 from tests.jobs.work import TAKER, actor, expired, submitted, training
 
+pytestmark = pytest.mark.slow
+
 
 class Life(RuleBasedStateMachine):
     """One job at a time and every worker that ever claimed it, the lost ones too, which go on acting."""

@@ -17,6 +17,8 @@ from strongroom.vault.models import Artefact
 from tests.callers import Deposit
 from tests.jobs.work import actor, attempts, fresh, images, submitted, taken, training, uploaded
 
+pytestmark = pytest.mark.slow
+
 
 def refused(deposit: Deposit, document: Any) -> Invalid:
     with pytest.raises(Invalid) as caught, scope.tenant(deposit.id):

@@ -16,7 +16,7 @@ from strongroom.metering.services import Meter
 from strongroom.tenants import scope
 from strongroom.tenants.services import create_tenant
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 COUNTERS = ("calls", "items", "errors", "compute_us", "queue_us")
 

@@ -16,6 +16,8 @@ from strongroom.tenants.actor import SYSTEM
 from strongroom.vault import services as vault
 from tests.callers import Deposit
 
+pytestmark = pytest.mark.slow
+
 SIGNATURE = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
     "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}],

@@ -17,6 +17,8 @@ from strongroom.rest.views import ResourceView
 from tests.callers import Api, Deposit
 from tests.depth import examples
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"name": "nothing", "version": "1"}
 NOBODYS = UUID("01999999-9999-7999-8999-999999999999")  # the same in every process of pytest-xdist
 

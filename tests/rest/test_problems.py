@@ -20,6 +20,8 @@ from strongroom.rest.views import ResourceView
 from strongroom.urls import handler400, handler403, handler404, handler500  # noqa: F401  # this module is a URL table
 from tests.callers import Api, Deposit
 
+pytestmark = pytest.mark.slow
+
 MEMBERS = ["type", "title", "status", "code", "detail", "request_id", "errors"]
 REQUEST = "req_01k9zq6v8m3x5r2t7w4y0b1c2d"
 

@@ -15,6 +15,8 @@ from strongroom.rest.schema import EdgeRoute
 from strongroom.rest.views import ResourceView
 from tests.callers import Api
 
+pytestmark = pytest.mark.slow
+
 
 def document() -> dict:
     out = io.StringIO()

@@ -16,6 +16,8 @@ import pytest
 import sandbox
 from tests.sandbox.inside import inside
 
+pytestmark = pytest.mark.slow
+
 LIVES = "import socket; channel = socket.socket(fileno=3); channel.send(b'here'); channel.recv(1)"
 # A parent of its own that starts one, tells its pid and waits to be killed.
 PARENT = f"""

@@ -24,6 +24,8 @@ from training import importing
 from training.errors import ImportRefused
 from training.importing import probe, structure
 
+pytestmark = pytest.mark.slow
+
 ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
 

@@ -14,6 +14,8 @@ from tests.training.making import archive, npz, picture
 from tests.training.worker import Tenant, Worker
 from training import tensors
 
+pytestmark = pytest.mark.slow
+
 CHECK = {"kind": "check", "dataset": {"name": "digits", "version": 1}}
 PREDICT = {"kind": "predict", "deployment": "digits", "dataset": {"name": "digits", "version": 1}}
 

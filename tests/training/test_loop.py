@@ -18,6 +18,8 @@ from training.errors import Cancelled, Diverged, Drained, TimedOut
 from training.loop import SLICE_ROWS, Loop, Parts
 from training.spec import TrainSpec, load
 
+pytestmark = pytest.mark.slow
+
 ORIGIN = checkpoint.Origin("spec", "2.13.0", 1)
 
 

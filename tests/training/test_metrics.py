@@ -12,6 +12,8 @@ from sklearn import metrics as oracle
 from training.losses import criterion
 from training.metrics import ClassTally, ValueTally
 
+pytestmark = pytest.mark.slow
+
 labels = st.integers(2, 5).flatmap(
     lambda classes: st.tuples(
         st.just(classes),

@@ -15,6 +15,8 @@ from training.models.catalogue import Misfit, check, layers_of, network
 from training.models.layers import LayerMisfit, build, parameters, shapes
 from training.spec.model import CatalogueModel, Layer, LayeredModel
 
+pytestmark = pytest.mark.slow
+
 LENET = CatalogueModel(name="lenet")
 SPELLED = LayeredModel.model_validate({"kind": "layers", "layers": LENET_LAYERS}).filled()
 

@@ -15,6 +15,8 @@ from tests.training.making import archive, npy, npz, picture
 from training.data import Data, parse, profile
 from training.errors import DataRefused
 
+pytestmark = pytest.mark.slow
+
 NPZ = npz(image=np.arange(24, dtype=np.uint8).reshape(2, 1, 3, 4), label=np.array(["a", "b"]))
 SMALL_NPZ = npz(features=np.array([[1.5], [2]]), label=np.array([0, 1]), compressed=True)
 ZIP = archive(

@@ -16,6 +16,8 @@ from training.data import Data
 from training.preprocess import Preprocess, fit, glue
 from training.preprocess.tabular import vocabulary
 
+pytestmark = pytest.mark.slow
+
 CSV = b"""size,weight,colour,label
 1,10,red,x
 2,,blue,y

@@ -22,6 +22,8 @@ from training.kinds.train import Outside, Trained, train
 from training.loop import Control, Progress
 from training.spec import TrainSpec, load
 
+pytestmark = pytest.mark.slow
+
 ADAMW = {"name": "adamw", "lr": 0.01}
 MLP = {"kind": "catalogue", "name": "mlp"}
 QUICK = {"optimizer": ADAMW, "batch_size": 64, "epochs": 8}
