@@ -193,7 +193,7 @@ def test_a_cell_that_stands_still_is_given_up_at_each_requests_deadline() -> Non
 
 def test_a_deadline_passes_in_the_cell_while_another_request_computes() -> None:
     async def test(place: Place) -> None:
-        await place.serve("slow", graphs.slow(times=60))
+        await place.serve("slow", graphs.slow(times=200))
         first = asyncio.ensure_future(place.ask("slow", SLOW))
         await asyncio.sleep(0.05)
         assert (await refusal(place.ask("slow", SLOW, deadline_ms=100))).code == "deadline_exceeded"
