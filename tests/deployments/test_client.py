@@ -176,12 +176,19 @@ def test_kill_9_of_the_cell_answers_every_waiter_and_the_next_one_waits_for_anot
     run(test)
 
 
+def state(task: Path) -> str:
+    """One letter, as ps has it."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_cell_that_stands_still_is_given_up_at_each_requests_deadline() -> None:
     async def test(place: Place) -> None:
         cell = await place.serve("mlp", graphs.mlp())
         await place.ask("mlp", ONE)
         os.kill(cell.pid, signal.SIGSTOP)
         try:
+            while any(state(task) != "T" for task in Path(f"/proc/{cell.pid}/task").iterdir()):
+                await asyncio.sleep(0.005)  # the signal is sent, not yet obeyed
             errors = await asyncio.gather(*[refusal(place.ask("mlp", ONE, deadline_ms=200)) for _ in range(3)])
         finally:
             os.kill(cell.pid, signal.SIGCONT)
