@@ -12,6 +12,7 @@ help:
 run: .venv/ready ## everything on this machine: a real model trained, served and called; Ctrl-C ends it
 	@$(BIN)/python manage.py up --demo
 
+# Many tests kill and freeze real processes: what failed is run once more, alone, and both results stand in the output.
 test: .venv/ready-dev ## every behaviour once, on real PostgreSQL, Redis and Chromium
 	@$(BIN)/python -m tests.servers --install
 	@$(BIN)/python -m pytest -m "not proof" -n 2 --dist loadgroup || { \

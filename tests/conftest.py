@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
-import tests.depth  # noqa: F401  # its profile
 from tests.callers import Api, Deposit, deposit
+from tests.depth import PROFILE
 from tests.nodes import Node
 from tests.spreading import pytest_xdist_make_scheduler as pytest_xdist_make_scheduler
+
+hypothesis_settings.register_profile("ours", PROFILE)
+hypothesis_settings.load_profile("ours")
 
 SLOW_FILE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 

@@ -9,8 +9,7 @@ from hypothesis import settings
 PROOF = bool(os.environ.get("STRONGROOM_PROOF"))
 TIMES = 20 if PROOF else 1
 
-settings.register_profile("ours", deadline=None, max_examples=100 * TIMES)
-settings.load_profile("ours")
+PROFILE = settings(deadline=None, max_examples=100 * TIMES)  # tests/conftest.py loads it
 
 
 def examples(usual: int) -> int:

@@ -1,7 +1,7 @@
 """How a job ends when it does not succeed: one small tree, each with the code, message and hint that its tenant reads.
 
-`run.py` is the one place that turns these into a `failed` packet (docs/formats/processes.md); codes are those of
-docs/openapi.yaml. Anything that is not a `JobError` is a defect of ours and becomes `internal`, without text.
+`run.py` is the one place that turns these into a `failed` packet (docs/formats/processes.md); codes are
+the API's. Anything that is not a `JobError` is a defect of ours and becomes `internal`, without text.
 Messages may name columns, classes and numbers of the tenant's own data: they are sealed by who stores them.
 """
 

@@ -1,4 +1,4 @@
-"""Loss, accuracy, macro f1, confusion and r2, added up batch by batch. Names are those of docs/openapi.yaml.
+"""Loss, accuracy, macro f1, confusion and r2, added up batch by batch. Names are the API's.
 
 It knows scores and targets; which part of the data they are of, and who reads the numbers, is not its business.
 """

@@ -19,7 +19,7 @@ from tests.bench.report import Figure
 GIB = 1 << 30
 STEP = 1 << 20
 ROUNDS = 5
-MEMORY = "/dev/shm"  # noqa: S108  # a page cache may be written back or taken away in the middle of a measurement
+MEMORY = "/dev/shm"  # noqa: S108  # a page cache may be taken away meanwhile; our folder in it is new and 0700
 
 
 def measure() -> Iterator[Figure]:

@@ -92,6 +92,11 @@ def test_the_agent_loads_serves_switches_and_stops_what_the_rows_say(node: Node)
     assert caught.value.code == "model_loading"
 
 
+def kill(cell: int) -> None:
+    os.kill(cell, signal.SIGKILL)
+    until(lambda: not lives(cell), "the cell's end")
+
+
 def test_each_tenant_has_its_own_process_and_a_killed_one_comes_back_alone(node: Node) -> None:
     ours, theirs = deposits.deploy(node, ("acme", "digits"), ("globex", "digits"))
     node.start("agent")
@@ -100,8 +105,7 @@ def test_each_tenant_has_its_own_process_and_a_killed_one_comes_back_alone(node:
     with pytest.raises(StrongroomError):
         ask(node, {"tenant": theirs["tenant"], "version": ours["version"]}, "digits", deadline_ms=200)
 
-    os.kill(first["pid"], signal.SIGKILL)
-    until(lambda: not lives(first["pid"]), "the cell's end")
+    kill(first["pid"])
     assert ask(node, ours, "digits").outputs
     again = ready(node, ours["tenant"])
     assert again["pid"] != first["pid"]
@@ -114,8 +118,7 @@ def test_a_cell_that_served_comes_back_in_a_moment_however_often_it_is_killed(no
     node.start("agent")
     for _ in range(7):
         cell = ready(node, made["tenant"])["pid"]
-        os.kill(cell, signal.SIGKILL)
-        until(lambda: not lives(cell), "the cell's end")  # noqa: B023  # now
+        kill(cell)
         assert ask(node, made, "digits", deadline_ms=5_000).outputs
 
 

@@ -116,7 +116,9 @@ async def predict(
 
 
 async def written(result: Result, write: Callable[[Result], bytes]) -> bytes:
-    """What a face writes of a large result: in a thread, two at once, so that the loop and the memory last."""
+    """What a face writes of a result; of a large one in a thread, two at once, so that the loop and the memory last."""
+    if not result.is_large:
+        return write(result)
     async with _WRITERS:
         return await asyncio.to_thread(write, result)
 

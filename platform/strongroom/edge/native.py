@@ -29,8 +29,7 @@ async def predict(request: http.Request, name: str) -> http.Answer:
     is_json = request.headers.get(b"content-type") == http.JSON
     read: Callable[[Served], core.Inputs] = partial(read_json, body) if is_json else partial(_read, request, body)
     result = await core.predict(principal, name, read, is_large=len(body) > core.LARGE_BYTES)
-    answer = await core.written(result, _written) if result.is_large else _written(result)
-    return http.Answer(200, answer)
+    return http.Answer(200, await core.written(result, _written))
 
 
 def _written(result: core.Result) -> bytes:

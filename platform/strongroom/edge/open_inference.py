@@ -75,8 +75,7 @@ async def infer(request: http.Request, name: str, version: str | None = None) ->
     result = await core.predict(
         principal, name, asked.read, version=version, deadline_ms=asked.deadline_ms, is_large=is_large
     )
-    body = await core.written(result, asked.written) if result.is_large else asked.written(result)
-    return http.Answer(200, body)
+    return http.Answer(200, await core.written(result, asked.written))
 
 
 class Asked:

@@ -1,7 +1,7 @@
 """What a job's owner reads when it failed: the process's own word where it is one of the contract's, else the
 family's.
 
-Codes are those of docs/openapi.yaml; nothing here knows how the failure came about.
+Codes are the API's: callers read them in a job's `error`; nothing here knows how the failure came about.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def test_requests_over_the_rate_are_429(house: Journey, limited: Any) -> None:
             problem(answer, 429, "rate_limited")
         return bool(found)
 
-    time.sleep(1.5)  # two requests may be sent now
+    time.sleep(1.5)  # the bucket of two is full again, whatever the fixture's own questions took
     waited = house.get("/api/v1/deployments/weather", Prefer="wait=1")
     assert (waited.status, house.get("/api/v1/tenant").status) == (200, 200), "who waits has asked once"
     until(lambda: refused(lambda: house.predict("weather", [row()])), 5)

@@ -6,10 +6,12 @@ Brings the database to this version first. Ctrl-C ends every process. Says nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
@@ -31,18 +33,20 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         home = settings.ENVIRONMENT.home_path
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        alone = _alone(home)
-        web.listen(settings.ENVIRONMENT).close()  # a port that is taken is said now, not by a process that dies
+        with _alone(home):
+            web.listen(settings.ENVIRONMENT).close()  # a port that is taken is said now, not by a process that dies
+            self.run(home, options["demo"])
+
+    def run(self, home: Path, demo: bool) -> None:
         call_command("migrate", verbosity=0)
-        logs = home / "logs" if options["demo"] else None
+        logs = home / "logs" if demo else None
         if logs is not None:
             self.stdout.write(f"home {home}, logs in {logs}")
             self.stdout.flush()
         programs = [Program(name, self.argv(name), log=_log(logs, name)) for name in PROGRAMS]
-        if options["demo"]:
+        if demo:
             programs.append(Program("demo", self.argv("demo"), once=True))
         code = asyncio.run(Supervisor(programs).run())
-        alone.close()
         if code:
             raise SystemExit(code)
 
@@ -50,15 +54,15 @@ class Command(BaseCommand):
         return [sys.executable, str(Path(sys.argv[0]).resolve()), name]
 
 
-def _alone(home: Path) -> IO[str]:
-    """A lock on the home while it is open; CommandError where another holds it."""
-    lock = open(home / "up.lock", "w")  # noqa: SIM115  # held until the end
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise CommandError(f"everything runs already in {home}: stop that, or set STRONGROOM_HOME") from None
-    return lock
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Holds the home's lock; CommandError where another does."""
+    with open(home / "up.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(f"everything runs already in {home}: stop that, or set STRONGROOM_HOME") from None
+        yield
 
 
 def _log(folder: Path | None, name: str) -> Path | None:
