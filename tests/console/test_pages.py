@@ -12,7 +12,8 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from strongroom.access.models import ApiKey, Generation
-from strongroom.access.services import find
+from strongroom.access.scopes import ALL
+from strongroom.access.services import create, find, principal_of
 from strongroom.audit.models import Entry
 from strongroom.datasets import services as datasets
 from strongroom.deployments.models import Deployment
@@ -416,6 +417,18 @@ def test_a_secret_is_shown_once_and_kept_nowhere(acme: Deposit, owner: Browser) 
     for address in ("/admin/keys/", f"/admin/keys/{key.pk}/", "/admin/", "/admin/audit/"):
         assert secret not in owner.text(address)
     assert secret not in repr(dict(owner.client.session))
+
+
+@pytest.mark.parametrize("lacking", [None, "audit:read", "predict"])
+def test_a_key_is_shown_as_holding_all_where_it_lacks_no_scope(
+    lacking: str | None, acme: Deposit, owner: Browser
+) -> None:
+    held = ALL - {lacking}
+    with scope.tenant(acme.id):
+        create(principal_of(acme.owner), name="ci", scopes=held)
+    html = owner.text("/admin/keys/?q=ci")
+    assert (", ".join(sorted(held)) in html) is (lacking is not None)
+    assert (re.search(r">\s*all\s*</td>", html) is not None) is (lacking is None)
 
 
 def test_revoking_ends_a_key_in_the_same_step(at_acme: Filled, owner: Browser) -> None:

@@ -11,6 +11,7 @@ from unfold.decorators import display
 
 from strongroom.access import services
 from strongroom.access.models import ApiKey
+from strongroom.access.scopes import ALL
 from strongroom.console.forms.keys import KeyForm
 from strongroom.console.members import TenantAdmin, actor_of, principal_of
 from strongroom.console.templatetags.console import ago, badge
@@ -32,7 +33,7 @@ class ApiKeyAdmin(TenantAdmin):
 
     @admin.display(description="scopes")
     def shown_scopes(self, key: ApiKey) -> str:
-        return "all" if len(key.scopes) >= 13 else ", ".join(key.scopes)
+        return "all" if ALL.issubset(key.scopes) else ", ".join(key.scopes)
 
     @admin.display(description="expires", ordering="expires_at")
     def shown_expires(self, key: ApiKey) -> str:
