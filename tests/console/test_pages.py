@@ -491,6 +491,21 @@ def test_what_members_do_is_in_the_audit_list(
     assert member(Role.DEVELOPER).open("/admin/audit/").status_code == 403
 
 
+def test_a_changed_password_is_in_the_audit_log_and_the_session_goes_on(acme: Deposit, owner: Browser) -> None:
+    acme.owner.user.set_password("a long password")
+    acme.owner.user.save()
+    owner.client.force_login(acme.owner.user)
+    for old, status, entries in (("a guess", 200, 0), ("a long password", 302, 1)):
+        new = {"new_password1": "longer than before", "new_password2": "longer than before"}
+        assert owner.post("/admin/password_change/", {"old_password": old, **new}).status_code == status
+        with scope.tenant(acme.id, write=False):
+            found = Entry.objects.filter(action="member.password")
+            assert [(row.actor_kind, row.actor_id, row.object_id, row.detail) for row in found] == entries * [
+                ("member", acme.owner.id, acme.owner.id, {})
+            ]
+    assert "member.password" in owner.text("/admin/audit/")
+
+
 def test_a_refused_button_leaves_no_trace(at_acme: Filled, owner: Browser) -> None:
     with scope.tenant(at_acme.deposit.id, write=False):
         before = Entry.objects.count()

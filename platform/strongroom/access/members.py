@@ -64,6 +64,11 @@ def remove(maker: Principal, member: Member) -> None:
     member.delete()
 
 
+def note_password(own: Principal) -> None:
+    """A member has changed the own password: recorded with this tenant, without anything of the password."""
+    record(own.actor, "member.password", "member", own.id)
+
+
 def live_keys(member: Member) -> int:
     """Keys that this member made and that nobody revoked."""
     return ApiKey.objects.filter(created_by_kind="member", created_by_id=member.id, revoked_at=None).count()

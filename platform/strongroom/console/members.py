@@ -13,11 +13,12 @@ from uuid import UUID
 from django.contrib import messages
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import models, transaction
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
+from strongroom.access.members import note_password
 from strongroom.access.services import Principal
 from strongroom.access.sessions import TENANT_KEY
 from strongroom.console import overview
@@ -243,6 +244,14 @@ class MemberSite(ClosedSite):
             choices = [other for other in request.memberships() if other.tenant_id != member.tenant_id]
             context |= {"member": member, "tenant": member.tenant, "choices": choices}
         return context
+
+    def password_change(  # type: ignore[override]  # Django answers with a redirect, too
+        self, request: Any, extra_context: Any = None
+    ) -> HttpResponse:
+        answer = super().password_change(request, extra_context)
+        if isinstance(answer, HttpResponseRedirect):  # the form was taken
+            note_password(principal_of(request))
+        return answer
 
     def index(self, request: HttpRequest, extra_context: Any = None) -> TemplateResponse:
         facts = overview.facts(principal_of(request))
