@@ -84,6 +84,14 @@ def test_operation_ids_are_unique(drawn: dict) -> None:
     assert len(names) == len(set(names))
 
 
+def test_every_body_that_is_named_is_drawn(drawn: dict) -> None:
+    named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(drawn)))
+    assert named <= set(drawn["components"]["schemas"])
+    uploaded = drawn["paths"]["/api/v1/datasets/{name}/content"]["put"]["responses"]["201"]
+    read = drawn["paths"]["/api/v1/datasets/{name}"]["get"]["responses"]["200"]
+    assert uploaded["content"] == read["content"]
+
+
 def test_an_edge_route_enters_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     route = EdgeRoute(
         method="post",

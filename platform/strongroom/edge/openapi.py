@@ -1,6 +1,7 @@
 """The edge's operations for the OpenAPI document; rest/schema.py adds them to what Django's views show.
 
-Registers itself when it is imported (strongroom/urls.py). Knows the contract's bodies, no code of the routes.
+Registers itself when it is imported (strongroom/urls.py). Knows the contract's bodies, no code of the routes; what a
+view of Django's shows, too, is named and not drawn again.
 """
 
 from __future__ import annotations
@@ -53,7 +54,6 @@ ROWS: Schema = {"type": "array", "minItems": 1, "items": ANYTHING}
 STATES = ["queued", "running", "succeeded", "failed", "cancelled"]
 
 ERROR = _object(code=TEXT, message=TEXT, hint=_optional(TEXT))
-MAKER = _object(kind=TEXT, id=_optional(TEXT))
 ONE_PREDICTION: Schema = {
     "type": "object",
     "description": "`label`, `score`, `scores`; or `value`; or `vector`; or `outputs`, by the model's task",
@@ -73,23 +73,6 @@ PREDICTION = _object(
     created_at=MOMENT,
     finished_at=_optional(MOMENT),
     expires_at=_optional(MOMENT),
-)
-UPLOADED_DATASET = _object(
-    id=TEXT,
-    name=TEXT,
-    version=WHOLE,
-    state={"type": "string", "enum": ["checking", "ready", "failed", "deleted"]},
-    format=TEXT,
-    modality=TEXT,
-    target=TEXT,
-    size_bytes=WHOLE,
-    fingerprint=TEXT,
-    rows=_optional(WHOLE),
-    columns=_optional(_list(ANYTHING)),
-    warnings=_list(ANYTHING),
-    error=_optional(ERROR),
-    created_at=MOMENT,
-    created_by=MAKER,
 )
 CHECKS = ("database", "broker", "store", "root_keys", "sandbox", "row_security", "swap")
 
@@ -210,11 +193,10 @@ EDGE_ROUTES += [
             PREFER,
         ],
         responses={
-            200: _answer("The newest version has these bytes already", _named("UploadedDataset")),
-            201: _answer("Checked within the wait", _named("UploadedDataset")),
-            202: _answer("Is being checked; `Location` names it", _named("UploadedDataset")),
+            200: _answer("The newest version has these bytes already", _named("DatasetBody")),
+            201: _answer("Checked within the wait", _named("DatasetBody")),
+            202: _answer("Is being checked; `Location` names it", _named("DatasetBody")),
         },
-        schemas={"UploadedDataset": UPLOADED_DATASET},
     ),
     EdgeRoute(
         method="put",
@@ -254,11 +236,11 @@ EDGE_ROUTES += [
         method="get",
         path="/api/v1/health/ready",
         operation_id="health_ready",
-        summary="Whether a prediction could be served, and what is degraded",
+        summary="Whether this node serves, and what is degraded",
         tag="health",
         responses={
-            200: _answer("It could", _named("Health")),
-            503: _answer("It could not", _named("Health")),
+            200: _answer("It does", _named("Health")),
+            503: _answer("It does not", _named("Health")),
         },
         schemas={"Health": _object(status=TEXT, checks=_object(**dict.fromkeys(CHECKS, TEXT)))},
     ),
