@@ -143,7 +143,7 @@ def test_a_long_forwarded_header_is_read_and_not_remembered(monkeypatch: pytest.
 
 def test_large_bodies_of_nobody_in_particular_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are in memory before it is known who sends them."""
-    from strongroom import asgi
+    from strongroom.edge import django as guarded
 
     started: list[Any] = []
 
@@ -151,8 +151,8 @@ def test_large_bodies_of_nobody_in_particular_are_bounded(monkeypatch: pytest.Mo
         started.append(scope)
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(asgi, "_django", django)
-    monkeypatch.setattr(asgi, "LARGE", Places("large bodies", of_all=2, of_one=2))
+    monkeypatch.setattr(guarded, "_django", django)
+    monkeypatch.setattr(guarded, "LARGE", Places("large bodies", of_all=2, of_one=2))
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -163,10 +163,10 @@ def test_large_bodies_of_nobody_in_particular_are_bounded(monkeypatch: pytest.Mo
         return {"type": "http", "method": "POST", "path": "/api/v1/jobs", "headers": headers, "query_string": b""}
 
     async def whole() -> None:
-        waiting = [asyncio.ensure_future(asgi.to_django(posted(100_000), None, send)) for _ in range(2)]  # type: ignore[arg-type]  # nothing is read
+        waiting = [asyncio.ensure_future(guarded.to_django(posted(100_000), None, send)) for _ in range(2)]  # type: ignore[arg-type]  # nothing is read
         await asyncio.sleep(0)
-        await asgi.to_django(posted(100_000), None, send)  # type: ignore[arg-type]  # as above
-        waiting.append(asyncio.ensure_future(asgi.to_django(posted(1000), None, send)))  # type: ignore[arg-type]  # as above
+        await guarded.to_django(posted(100_000), None, send)  # type: ignore[arg-type]  # as above
+        waiting.append(asyncio.ensure_future(guarded.to_django(posted(1000), None, send)))  # type: ignore[arg-type]  # as above
         await asyncio.sleep(0)
         for task in waiting:
             task.cancel()

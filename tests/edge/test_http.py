@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from strongroom.edge import http, openapi, routes, watch
+from strongroom.edge import http, openapi, routes, waiting
 from strongroom.errors import Invalid, Malformed, StrongroomError, TooLarge
 from strongroom.rest.schema import EDGE_ROUTES
 
@@ -120,8 +120,8 @@ def test_the_schema_shows_every_operation_of_the_native_face_and_no_other() -> N
 
 def test_only_documents_with_an_id_and_a_state_can_be_waited_for() -> None:
     id = "01k9zq6v8m3x5r2t7w4y0b1c2d"
-    assert watch.row_of({"id": f"job_{id}", "state": "queued"}) is not None
-    dataset = watch.row_of({"id": f"ds_{id}", "state": "checking", "version": 3})
+    assert waiting.row_of({"id": f"job_{id}", "state": "queued"}) is not None
+    dataset = waiting.row_of({"id": f"ds_{id}", "state": "checking", "version": 3})
     assert dataset is not None
     assert (dataset.kind, dataset.number) == ("dataset", 3)
     others: tuple[Any, ...] = (
@@ -133,4 +133,4 @@ def test_only_documents_with_an_id_and_a_state_can_be_waited_for() -> None:
         {"id": 7, "state": ""},
     )
     for other in others:
-        assert watch.row_of(other) is None
+        assert waiting.row_of(other) is None

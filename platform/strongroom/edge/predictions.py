@@ -20,7 +20,7 @@ from sealing import Identity, SealReader
 from strongroom import ids
 from strongroom.access.services import Principal
 from strongroom.deployments.targets import OPEN_SOCKET
-from strongroom.edge import core, database, http, limits, native, principals, watch
+from strongroom.edge import core, database, http, limits, native, principals, waiting, watch
 from strongroom.errors import Gone, Invalid, NotFound, Unavailable
 from strongroom.idempotency import services as idempotency
 from strongroom.jobs import services as jobs
@@ -76,7 +76,7 @@ async def read(request: http.Request, id: str) -> http.Answer:
     if (seconds := request.wait_seconds) is not None:
         await watch.WATCHES.until_done(watch.Row("job", job_id), seconds)
         document = await database.run(_document, principal, job_id)
-        headers = [watch.APPLIED]
+        headers = [waiting.APPLIED]
     return http.Answer.of(200, document, headers)
 
 
@@ -137,12 +137,12 @@ def _submit_once(principal: Principal, document: Any, body: bytes, key: str) -> 
 
 async def _waited(request: http.Request, principal: Principal, answer: http.Answer) -> http.Answer:
     """With `Prefer: wait`: 201 once the job is done, else 202, either with the prediction as it is by then."""
-    row = watch.row_of(orjson.loads(answer.body))
+    row = waiting.row_of(orjson.loads(answer.body))
     if (seconds := request.wait_seconds) is None or row is None:
         return answer
     done = await watch.WATCHES.until_done(row, seconds)
     document = await database.run(_document, principal, row.id)
-    return http.Answer.of(201 if done else 202, document, [*answer.headers, watch.APPLIED])
+    return http.Answer.of(201 if done else 202, document, [*answer.headers, waiting.APPLIED])
 
 
 # --- reading; each runs in a thread

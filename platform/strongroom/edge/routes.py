@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from strongroom import logs
-from strongroom.edge import health, http, native, open_inference, predictions, principals, upload, watch
+from strongroom.edge import events, health, http, native, open_inference, predictions, principals, upload
 from strongroom.edge.access_log import LOG
 from strongroom.errors import StrongroomError
 from strongroom.rest import problem
@@ -29,7 +29,7 @@ API: dict[str, dict[str, Handler]] = {
     "/api/v1/predictions/{id}/cancel": {"POST": predictions.cancel},
     "/api/v1/datasets/{name}/content": {"PUT": upload.dataset},
     "/api/v1/models/{name}/content": {"PUT": upload.model},
-    "/api/v1/jobs/{id}/events": {"GET": watch.events},
+    "/api/v1/jobs/{id}/events": {"GET": events.events},
     "/api/v1/health/live": {"GET": health.live},
     "/api/v1/health/ready": {"GET": health.ready},
 }
@@ -46,7 +46,7 @@ V2: dict[str, dict[str, Handler]] = {
 }
 REMEMBERED_CHARACTERS = 256  # of a path that anybody may make long
 WITHOUT_QUERY: frozenset[Handler] = frozenset(
-    {native.predict, predictions.submit, predictions.read, predictions.output, predictions.cancel, watch.events}
+    {native.predict, predictions.submit, predictions.read, predictions.output, predictions.cancel, events.events}
 )
 
 

@@ -21,7 +21,7 @@ from sealing import SealWriter
 from strongroom.access.services import Principal
 from strongroom.datasets import services as datasets
 from strongroom.datasets.models import DatasetVersion
-from strongroom.edge import database, http, principals, watch
+from strongroom.edge import database, http, principals, waiting, watch
 from strongroom.edge.limits import Places
 from strongroom.errors import Invalid, LimitReached
 from strongroom.jobs import services as jobs
@@ -151,7 +151,7 @@ async def _dataset_answer(
     done = False
     if (seconds := request.wait_seconds) is not None:
         done = await watch.WATCHES.until_done(watch.Row("dataset", version.dataset_id, version.number), seconds)
-        headers.append(watch.APPLIED)
+        headers.append(waiting.APPLIED)
     document = await database.run(_document, principal, version.dataset.name, version.number)
     return http.Answer.of(200 if not created else 201 if done else 202, document, headers)
 

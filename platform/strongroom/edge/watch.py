@@ -1,52 +1,37 @@
-"""Waiting for rows to change: `Prefer: wait` on any route and the event streams of jobs. One poller a process.
+"""Watching rows for change: one poller a process for all who wait, whether for an answer or for a stream of events.
 
 A watched row is named by (kind, id, number). The poller reads the states of all watched rows a few times a second, in
-a few queries however many wait, and wakes who waits on what changed. It sees states and event numbers only;
-what is shown to a caller is read again in the caller's tenant.
+a few queries however many wait, and wakes who waits on what changed. It sees states and event numbers only; what is
+shown to a caller is read again in the caller's tenant. Knows no requests: waiting.py, events.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-import orjson
 from django.db.models import Max
 
-from strongroom import ids
-from strongroom.access.middleware import COUNTED
-from strongroom.access.services import Principal
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
-from strongroom.edge import database, http, principals
-from strongroom.edge.limits import Places
-from strongroom.errors import Malformed, NotFound, StrongroomError, Unavailable
-from strongroom.jobs import services as jobs
+from strongroom.edge import database
 from strongroom.jobs.models import Event, Job
 from strongroom.jobs.states import TERMINAL
 from strongroom.tenants import scope
 
 POLL_SECONDS = 0.1
-COMMENT_SECONDS = 15.0
-ASK_SECONDS = 1.0  # how old the last look at a stream's caller may be when a piece goes out
 CHUNK = 500  # ids a query
-MAX_STREAMS = 1_000
-MAX_HELD_BYTES = 4 << 20
-EVENTS_AT_ONCE = 500
-PATIENCE_SECONDS = 60.0  # a stream ends when the database stays away this long
-APPLIED = (b"preference-applied", b"wait")
 
 DONE: dict[str, frozenset[str]] = {
     "job": frozenset(str(state) for state in TERMINAL),
     "dataset": frozenset({"ready", "failed", "deleted"}),
     "deployment": frozenset({"ready", "failed", "stopped"}),
 }
-KINDS = {"job": "job", "pred": "job", "ds": "dataset", "dep": "deployment"}
 
 logger = logging.getLogger(__name__)
 
@@ -200,229 +185,3 @@ def _deployments(rows: list[Row]) -> dict[Row, Mark]:
         return {}
     states = Deployment.objects.filter(id__in=[row.id for row in rows]).values_list("id", "state")
     return {Row("deployment", id): Mark(state) for id, state in states}
-
-
-# --- Prefer: wait ---
-
-
-def row_of(document: Any) -> Row | None:
-    """The row that a native document shows, where it is one that can be waited for."""
-    if not isinstance(document, dict) or not isinstance(given := document.get("id"), str) or "state" not in document:
-        return None
-    prefix = given.partition("_")[0]
-    kind, id = KINDS.get(prefix), ids.parse(prefix, given)
-    if kind is None or id is None:
-        return None
-    return Row(kind, id, document["version"]) if kind == "dataset" else Row(kind, id)
-
-
-class Held:
-    """An answer of Django kept back until it is whole, or let through once it is none that can be waited for."""
-
-    def __init__(self, send: http.Send) -> None:
-        self._send = send
-        self.start: http.Message | None = None
-        self.body = bytearray()
-        self.through = False
-
-    async def send(self, message: http.Message) -> None:
-        if self.through:
-            await self._send(message)
-        elif message["type"] == "http.response.start":
-            self.start = message
-            if message["status"] not in {200, 201, 202} or not _is_json(message):
-                await self.release()
-        else:
-            self.body += message.get("body", b"")
-            if len(self.body) > MAX_HELD_BYTES:
-                await self.release(more_body=message.get("more_body", False))
-
-    async def release(self, *, more_body: bool = True) -> None:
-        """Sends what was kept back; what follows passes."""
-        if self.start is None or self.through:
-            return
-        self.through = True
-        await self._send(self.start)
-        if self.body or not more_body:
-            await self._send({"type": "http.response.body", "body": bytes(self.body), "more_body": more_body})
-
-    def document(self) -> Any:
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return None
-
-
-def _is_json(start: http.Message) -> bool:
-    return any(n.lower() == b"content-type" and v.startswith(http.JSON) for n, v in start.get("headers", ()))
-
-
-async def hold(route: Any, asked: http.Scope, receive: http.Receive, send: http.Send) -> None:
-    """Lets `route` answer, waits for the row that its answer shows, then answers with that row as it is by then."""
-    seconds = http.Request(asked, receive).wait_seconds or 0
-    first = Held(send)
-    await route(asked, receive, first.send)
-    if first.through or first.start is None:
-        return
-    row = row_of(first.document())
-    if row is None:
-        await first.release(more_body=False)
-        return
-    done = await WATCHES.until_done(row, seconds)
-    fresh = await _read_again(route, asked, first)
-    began = first.start["status"] == 202 and asked["method"] != "DELETE"  # what is over is not made
-    await _answer_held(first, fresh, 201 if began and done else first.start["status"], send)
-
-
-async def _read_again(route: Any, asked: http.Scope, first: Held) -> bytes:
-    """The resource through its own route, as the same caller; the first answer where that fails."""
-    path = asked["path"] if asked["method"] in {"GET", "HEAD", "PATCH"} else _location(first)
-    if path is None or first.start is None:
-        return bytes(first.body)
-    dropped = {b"content-length", b"content-type", b"transfer-encoding", b"idempotency-key", b"prefer", b"expect"}
-    headers = [(name, value) for name, value in asked["headers"] if name not in dropped]
-    inner = {**asked, "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
-    inner[COUNTED] = True
-    again = Held(_nowhere)
-    await route(inner, _empty_body(), again.send)
-    return bytes(again.body if again.start is not None and again.start["status"] == 200 else first.body)
-
-
-def _location(held: Held) -> str | None:
-    headers = held.start.get("headers", ()) if held.start else ()
-    return next((value.decode("latin-1") for name, value in headers if name.lower() == b"location"), None)
-
-
-async def _nowhere(message: http.Message) -> None:
-    """Where an inner answer goes that turned out to be no document."""
-
-
-def _empty_body() -> http.Receive:
-    given = False
-
-    async def receive() -> http.Message:
-        nonlocal given
-        if given:
-            await asyncio.Event().wait()  # Django listens for the caller's going away until it has answered
-        given = True
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    return receive
-
-
-async def _answer_held(first: Held, body: bytes, status: int, send: http.Send) -> None:
-    kept = [(n, v) for n, v in (first.start or {}).get("headers", ()) if n.lower() != b"content-length"]
-    headers = [*kept, (b"content-length", b"%d" % len(body)), APPLIED]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-# --- GET /jobs/{id}/events ---
-
-STREAMS = Places("streams", of_all=MAX_STREAMS, of_one=MAX_STREAMS // 5)
-
-
-async def events(request: http.Request, id: str) -> http.Answer:
-    """The job's events as they come, from `Last-Event-ID` on; ends after the terminal state."""
-    principal = await principals.of(request)
-    principal.require("jobs:read")
-    job_id = ids.parse("job", id)
-    last = _last_event_id(request)
-    if job_id is None or not await database.run(_exists, principal.tenant_id, job_id):
-        raise NotFound(f"there is no job {id!r}")
-    STREAMS.check(principal.tenant_id)
-    headers = [(b"x-accel-buffering", b"no")]
-    return http.Stream(_stream(request, principal, job_id, last), b"text/event-stream", headers)
-
-
-def _last_event_id(request: http.Request) -> int:
-    given = request.header(b"last-event-id").strip()
-    if not given:
-        return 0
-    if not given.isdecimal() or len(given) > 18:
-        raise Malformed("Last-Event-ID must be the id of an event, a whole number", code="malformed_header")
-    return int(given)
-
-
-def _exists(tenant_id: UUID, job_id: UUID) -> bool:
-    with scope.tenant(tenant_id, write=False):
-        return Job.objects.filter(id=job_id).exists()
-
-
-async def _stream(request: http.Request, principal: Principal, job_id: UUID, last: int) -> AsyncGenerator[bytes]:
-    """Ends with the job; and once the caller may not see it any more, with the next piece that comes."""
-    gone = asyncio.ensure_future(request.gone())
-    try:
-        with STREAMS.taken(principal.tenant_id), WATCHES.watching(Row("job", job_id)) as watched:
-            asked = monotonic()
-            async for piece in _events(watched, principal.tenant_id, last, gone):
-                if monotonic() - asked > ASK_SECONDS:
-                    asked = monotonic()
-                    if not await _may_see(request, principal):
-                        return
-                yield piece
-    finally:
-        gone.cancel()
-
-
-async def _may_see(request: http.Request, principal: Principal) -> bool:
-    """Whether the key or the session is still good for it; where nobody can say, it is."""
-    try:
-        now = await principals.again(request)
-        now.require("jobs:read")
-    except Unavailable:
-        return True
-    except StrongroomError:
-        return False
-    return now.tenant_id == principal.tenant_id
-
-
-async def _events(watched: Watched, tenant_id: UUID, last: int, gone: asyncio.Future[None]) -> AsyncIterator[bytes]:
-    seen: Mark | None = None
-    spoken = heard = monotonic()
-    yield b": stream\n\n"
-    while not gone.done() and not WATCHES.ending:
-        mark = await watched.change(seen, 1.0)
-        now = monotonic()
-        if mark != seen and mark is not None:
-            seen = mark
-            async for id, text in _read(tenant_id, watched.row.id, last):
-                last = id
-                spoken = monotonic()
-                yield text
-        if mark is not None and is_done(watched.row, mark):
-            return
-        heard = now if mark is not None else heard
-        if now - heard > PATIENCE_SECONDS:
-            return
-        if now - spoken >= COMMENT_SECONDS:
-            spoken = now
-            yield b": still here\n\n"
-
-
-async def _read(tenant_id: UUID, job_id: UUID, last: int) -> AsyncIterator[tuple[int, bytes]]:
-    while True:
-        rows = await database.run(_after, tenant_id, job_id, last)
-        for id, kind, data in rows:
-            last = id
-            yield id, b"id: %d\nevent: %s\ndata: %s\n\n" % (id, kind.encode(), orjson.dumps(data))
-        if len(rows) < EVENTS_AT_ONCE:
-            return
-
-
-def _after(tenant_id: UUID, job_id: UUID, last: int) -> list[tuple[int, str, Any]]:
-    """The next events in order; the terminal state carries the job's result or error, which its row seals."""
-    with scope.tenant(tenant_id, write=False):
-        rows = list(
-            Event.objects.filter(job_id=job_id, id__gt=last)
-            .order_by("id")
-            .values_list("id", "kind", "data")[:EVENTS_AT_ONCE]
-        )
-        return [(id, kind, _whole(job_id, data) if kind == "state" else data) for id, kind, data in rows]
-
-
-def _whole(job_id: UUID, data: dict[str, Any]) -> dict[str, Any]:
-    if data.get("state") not in DONE["job"]:
-        return data
-    document = jobs.document(Job.objects.get(id=job_id), spec=False)
-    return data | {name: document[name] for name in ("result", "error") if document[name] is not None}

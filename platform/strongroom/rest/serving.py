@@ -3,7 +3,7 @@
 Django's own ASGI handler makes a thread for each request, so each opens its own database connection and none is closed
 in time (118 connections after 200 requests), and it spools bodies into a temporary file. Here a request's whole life,
 middleware and all, is one call in one of `THREADS` threads, whose connections are used again; the body is in memory,
-bounded by the caller (asgi.py), and so is the answer: nothing large comes from Django.
+bounded by the caller (edge/django.py), and so is the answer: nothing large comes from Django.
 """
 
 from __future__ import annotations

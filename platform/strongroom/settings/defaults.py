@@ -94,7 +94,7 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 
-# Tenants' bytes never pass Django: its parsers take no file, its bodies end at 2 MiB (strongroom/asgi.py).
+# Tenants' bytes never pass Django: its parsers take no file, its bodies end at 2 MiB (edge/django.py).
 FILE_UPLOAD_HANDLERS = ["strongroom.rest.requests.RefuseFiles"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 
