@@ -11,7 +11,7 @@ from django.template import engines
 from django.template.response import SimpleTemplateResponse
 from django.test import RequestFactory
 
-from strongroom.access.middleware import PrincipalMiddleware
+from strongroom.access.middleware import PrincipalMiddleware, Respond, ScopeMiddleware
 from strongroom.access.models import ApiKey
 from strongroom.tenants import scope
 from strongroom.tenants.models import Role, User
@@ -30,10 +30,14 @@ def ask() -> Callable[..., tuple[HttpRequest, scope.Scope]]:
             return HttpResponse()
 
         request = _request(path, user, chosen, method)
-        PrincipalMiddleware(view)(request)
+        _between(view)(request)
         return request, seen[0]
 
     return asked
+
+
+def _between(view: Respond) -> Respond:
+    return PrincipalMiddleware(ScopeMiddleware(view))
 
 
 def _request(path: str, user: Any, chosen: UUID | None = None, method: str = "GET") -> HttpRequest:
@@ -106,7 +110,7 @@ def test_a_page_is_rendered_inside_the_scope(acme: Deposit) -> None:
     def view(request: HttpRequest) -> SimpleTemplateResponse:
         return SimpleTemplateResponse(template, {"keys": ApiKey.objects})
 
-    response = PrincipalMiddleware(view)(_request("/admin/", acme.owner.user))
+    response = _between(view)(_request("/admin/", acme.owner.user))
     assert response.content == b"1 key"
 
 
@@ -116,7 +120,7 @@ def test_a_failed_answer_undoes_what_the_view_wrote(acme: Deposit, status: int, 
         ApiKey.objects.create(name="written", prefix="sr_x", secret_sha256=b"x" * 32)
         return HttpResponse(status=status)
 
-    PrincipalMiddleware(view)(_request("/admin/", acme.owner.user, method="POST"))
+    _between(view)(_request("/admin/", acme.owner.user, method="POST"))
     with scope.tenant(acme.id):
         assert ApiKey.objects.filter(name="written").count() == kept
 
@@ -131,5 +135,5 @@ def test_the_scope_ends_though_the_view_fails(acme: Deposit) -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        PrincipalMiddleware(view)(_request("/admin/", acme.owner.user, method="POST"))
+        _between(view)(_request("/admin/", acme.owner.user, method="POST"))
     assert scope.current() == scope.NONE

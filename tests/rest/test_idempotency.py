@@ -17,8 +17,12 @@ from strongroom.errors import Conflict, Malformed
 from strongroom.idempotency import services
 from strongroom.idempotency.models import Answer
 from strongroom.idempotency.services import Kept, Taken, begin, fingerprint, forget_expired
+from strongroom.jobs import services as jobs
+from strongroom.jobs.models import Job
 from strongroom.tenants import scope
+from strongroom.tenants.actor import Actor
 from tests.callers import Deposit, deposit
+from tests.console.rows import ready_dataset, training
 
 KEYS = "/api/v1/keys"
 BODY = {"name": "ci", "scopes": ["predict"]}
@@ -214,6 +218,32 @@ def test_two_callers_may_use_the_same_key(acme: Deposit) -> None:
     other = acme.key("keys:write", "predict")
     assert acme.api.post(KEYS, BODY, Idempotency_Key="one").status_code == 201
     assert other.post(KEYS, BODY, Idempotency_Key="one").status_code == 201
+
+
+def test_an_answer_that_cannot_be_kept_undoes_the_work(acme: Deposit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken_over(*args: object) -> None:
+        raise Conflict("another took the key over", code="idempotency_running")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Taken, "finish", taken_over)
+        answer = acme.api.post(KEYS, BODY, Idempotency_Key="one")
+    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_running")
+    with scope.tenant(acme.id):
+        assert not ApiKey.objects.filter(name="ci").exists()
+    assert acme.api.post(KEYS, BODY, Idempotency_Key="one").status_code == 201
+
+
+def test_an_answer_given_again_is_the_first_and_kept_by_no_cache(acme: Deposit) -> None:
+    with scope.tenant(acme.id):
+        dataset = ready_dataset(Actor("member", acme.owner.id), "digits", ["0", "1"])
+        retried = jobs.submit(Actor("member", acme.owner.id), training("lenet", dataset.dataset.name))
+        Job.objects.filter(id=retried.id).update(state="failed")
+    path = f"/api/v1/jobs/{ids.text('job', retried.id)}/retry"
+    first, again = (acme.api.post(path, {}, Idempotency_Key="one") for _ in range(2))
+    assert (again.status_code, again.content) == (first.status_code, first.content) == (202, first.content)
+    assert "Idempotency-Replayed" not in first
+    assert again["Idempotency-Replayed"] == "true"
+    assert (again["Location"], again["Cache-Control"]) == (first["Location"], "no-store")
 
 
 def test_rotation_is_once_too(acme: Deposit) -> None:

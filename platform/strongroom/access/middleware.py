@@ -4,18 +4,17 @@
 /admin    a signed-in member → `request.member`, `.memberships()`, `.principal`, the scope of the chosen tenant
 /operator a signed-in operator → `request.actor`, the operator's scope
 
-An answer of 400 or more rolls the transaction back. GET, HEAD, OPTIONS and TRACE only read. Pages before sign-in, and
-everything else, run without a scope, where tenants' tables cannot be used. Knows nothing of what any view does.
+Two middlewares, so that another may stand between them, knowing who asks and outside the transaction. An answer of 400
+or more rolls the transaction back. GET, HEAD, OPTIONS and TRACE only read. Pages before sign-in, and everything else,
+run without a scope, where tenants' tables cannot be used. Knows nothing of what any view does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from importlib import import_module
 from typing import Any, cast
 
-from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import SimpleTemplateResponse
@@ -32,15 +31,18 @@ from strongroom.tenants import scope
 from strongroom.tenants.actor import Actor
 from strongroom.tenants.models import Member
 
+Respond = Callable[[HttpRequest], HttpResponseBase]
+
 
 class Asked(HttpRequest):
-    """What this middleware adds to a request: views and the console read it."""
+    """What the two add to a request: views and the console read it."""
 
     principal: Principal | None
     member: Member | None
     memberships: Callable[[], list[Member]]  # of /admin only: the switch between tenants
     actor: Actor  # of /operator only; elsewhere it is principal.actor
-    idempotency: Any
+    view: Any  # of /api only: the view's class, where it has one
+    before_commit: Callable[[HttpResponseBase], None]  # where one is left: called with a good answer
 
 
 READS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -49,80 +51,86 @@ WITHOUT_SCOPE = ("login/", "logout/", "jsi18n/")  # of both sites
 
 
 class PrincipalMiddleware:
-    """Runs in the thread of the view (it is synchronous), the last before it."""
+    """Who asks. Runs in the thread of the view (it is synchronous), after all of Django's own."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+    def __init__(self, get_response: Respond) -> None:
         self._get_response = get_response
-        self._idempotency: Any = import_module(settings.IDEMPOTENCY_SERVICES)  # a room above this one
 
     def __call__(self, given: HttpRequest) -> HttpResponseBase:
         request = cast(Asked, given)
         path = request.path_info
         if path.startswith("/api/"):
-            return self._api(request)
-        for site, serve in (("/admin/", self._member), ("/operator/", self._operator)):
+            return problem.guarded(lambda: self._api(request))
+        for site, find in (("/admin/", _find_member), ("/operator/", _find_operator)):
             if path.startswith(site) and not path.removeprefix(site).startswith(WITHOUT_SCOPE):
-                return serve(request)
-        return self._get_response(request)
-
-    # --- the native API
+                find(request)
+        return self._answer(request)
 
     def _api(self, request: Asked) -> HttpResponseBase:
-        try:
-            view = _view_of(request)
-            if getattr(view, "is_open", False):
-                return self._get_response(request)
-            principal = authenticate(request)
-            request.principal = principal
-            answer: HttpResponseBase = self._idempotency.answered(
-                request, principal, view, lambda: self._in_tenant(request, principal)
-            )
-            return answer
-        except Exception as exception:
-            error = problem.from_exception(exception)
-            if error.code == "internal":
-                problem.log_failure(exception)
-            return problem.response(error)
+        request.view = _view_of(request)
+        if not getattr(request.view, "is_open", False):
+            request.principal = authenticate(request)
+        return self._answer(request)
 
-    def _in_tenant(self, request: Asked, principal: Principal) -> HttpResponseBase:
-        response = self._inside(scope.tenant(principal.tenant_id, write=_writes(request)), request)
-        response.headers.setdefault("Cache-Control", "no-store")
+    def _answer(self, request: Asked) -> HttpResponseBase:
+        response = self._get_response(request)
+        if getattr(request, "principal", None) is not None:
+            response.headers.setdefault("Cache-Control", "no-store")
         return response
 
-    # --- the two sites
 
-    def _member(self, request: Asked) -> HttpResponseBase:
-        request.member = request.principal = None
-        request.memberships = list
-        user = request.user
-        if user.is_authenticated:
-            found = memberships(user.pk)
-            request.memberships = lambda: found
-            request.member = sessions.pick(found, request.session.get(sessions.TENANT_KEY))
-        if request.member is None:
-            return self._get_response(request)
+def _find_member(request: Asked) -> None:
+    request.member = request.principal = None
+    request.memberships = list
+    user = request.user
+    if user.is_authenticated:
+        found = memberships(user.pk)
+        request.memberships = lambda: found
+        request.member = sessions.pick(found, request.session.get(sessions.TENANT_KEY))
+    if request.member is not None:
         request.principal = principal_of(request.member)
-        return self._in_tenant(request, request.principal)
 
-    def _operator(self, request: Asked) -> HttpResponseBase:
-        request.member = request.principal = None
-        user = request.user
-        if not (user.is_authenticated and user.is_active and user.is_operator):
-            return self._get_response(request)
+
+def _find_operator(request: Asked) -> None:
+    request.member = request.principal = None
+    user = request.user
+    if user.is_authenticated and user.is_active and user.is_operator:
         request.actor = Actor("operator", user.pk, from_address.get(), logs.request_id.get())
-        return self._inside(scope.operator("the operator's site", write=_writes(request)), request)
+
+
+class ScopeMiddleware:
+    """The view and its rendering inside the scope of who asks; the last before the view."""
+
+    def __init__(self, get_response: Respond) -> None:
+        self._get_response = get_response
+
+    def __call__(self, given: HttpRequest) -> HttpResponseBase:
+        request = cast(Asked, given)
+        if (entered := _scope_of(request)) is None:
+            return self._get_response(request)
+        if problem.is_api(request):
+            return problem.guarded(lambda: self._inside(entered, request))
+        return self._inside(entered, request)
 
     def _inside(self, entered: AbstractContextManager[None], request: Asked) -> HttpResponseBase:
-        """The view and its rendering inside the scope; what failed is undone."""
+        """What failed is undone."""
         with entered:
             response = self._get_response(request)
             if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
                 response.render()
             if response.status_code >= 400 and _writes(request):
                 transaction.set_rollback(True, using=scope.alias())
-            elif (kept := getattr(request, "idempotency", None)) is not None:
-                kept.keep(response)
+            elif (before_commit := getattr(request, "before_commit", None)) is not None:
+                before_commit(response)
         return response
+
+
+def _scope_of(request: Asked) -> AbstractContextManager[None] | None:
+    if (principal := getattr(request, "principal", None)) is not None:
+        return scope.tenant(principal.tenant_id, write=_writes(request))
+    if hasattr(request, "actor"):
+        return scope.operator("the operator's site", write=_writes(request))
+    return None
 
 
 def authenticate(request: HttpRequest) -> Principal:

@@ -7,22 +7,20 @@ Three short steps, so that it is right on both databases and under kill -9:
 What was taken and never finished (its process died) is free again after TAKEN_SECONDS. An answer of 400 or more is not
 kept: nothing was done, so the same key may carry the corrected request.
 
-Two doors: `answered` for Django's views (they say `idempotent = True`, those whose answer holds a secret
-`idempotent = "secret"`), `begin` and the `Taken` it gives for the edge. Knows nothing of what the requests do.
+For Django's views middleware.py does so; the edge calls by itself. Knows nothing of what the requests do.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.http import HttpResponse, HttpResponseBase
 from django.utils import timezone
 
 from strongroom import ids
@@ -107,42 +105,6 @@ def forget_expired(limit: int = 1000) -> int:
         return Answer.objects.filter(id__in=list(old)).delete()[0]
 
 
-def answered(request: Any, principal: Any, view: Any, work: Callable[[], HttpResponseBase]) -> HttpResponseBase:
-    """`work()`, or its first answer again. In its scope `work` ends with `request.idempotency.keep(response)`."""
-    key = request.headers.get(HEADER)
-    kind = getattr(view, "idempotent", False)
-    if key is None or not kind or request.method != "POST":
-        return work()
-    mark = fingerprint("POST", request.get_full_path(), request.body)
-    found = begin(principal.tenant_id, principal.id, request.path, key, mark)
-    if isinstance(found, Kept):
-        return _again(found)
-    request.idempotency = _Keeping(found, secret=kind == "secret")
-    return _guarded(found, work)
-
-
-def _guarded(taken: Taken, work: Callable[[], HttpResponseBase]) -> HttpResponseBase:
-    try:
-        response = work()
-    except BaseException:
-        taken.release()
-        raise
-    if response.status_code >= 400:
-        taken.release()
-    return response
-
-
-@dataclass(frozen=True, slots=True)
-class _Keeping:
-    """What the middleware calls in the work's transaction."""
-
-    taken: Taken
-    secret: bool
-
-    def keep(self, response: Any) -> None:
-        self.taken.finish(response.status_code, response.headers, None if self.secret else response.content)
-
-
 def _take(tenant_id: UUID, where: dict[str, Any], mark: bytes) -> Taken | None:
     now = timezone.now()
     ended = Answer.objects.filter(**where)
@@ -178,11 +140,3 @@ def _running() -> Conflict:
     return Conflict(
         "the first request with this idempotency key is still running; try again", code="idempotency_running"
     )
-
-
-def _again(kept: Kept) -> HttpResponse:
-    response = HttpResponse(kept.body, status=kept.status)
-    for name, value in kept.headers.items():
-        response[name] = value
-    response["Idempotency-Replayed"] = "true"
-    return response

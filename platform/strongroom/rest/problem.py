@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import logging
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
 from django.core.exceptions import BadRequest, DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.db.models import ProtectedError, RestrictedError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from rest_framework import exceptions
 
 from strongroom import logs
@@ -81,6 +81,17 @@ def handle(exception: Exception, context: dict[str, Any]) -> HttpResponse:
         log_failure(exception)
     body = document(error, logs.request_id.get())
     return Response(body, status=error.status, content_type=MEDIA_TYPE, headers=dict(headers(error)))
+
+
+def guarded(work: Callable[[], HttpResponseBase]) -> HttpResponseBase:
+    """What a middleware's `work` answers, or its failure as an answer: past a middleware Django makes pages of them."""
+    try:
+        return work()
+    except Exception as exception:
+        error = from_exception(exception)
+        if error.code == "internal":
+            log_failure(exception)
+        return response(error)
 
 
 def log_failure(exception: BaseException) -> None:

@@ -69,7 +69,9 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "strongroom.access.middleware.PrincipalMiddleware",  # who asks → the scope and its transaction
+    "strongroom.access.middleware.PrincipalMiddleware",  # who asks
+    "strongroom.idempotency.middleware.IdempotencyMiddleware",
+    "strongroom.access.middleware.ScopeMiddleware",  # the scope and its transaction
 ]
 
 TEMPLATES = [
@@ -130,7 +132,6 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "strongroom.rest.problem.handle",
     "UNAUTHENTICATED_USER": None,
 }
-IDEMPOTENCY_SERVICES = "strongroom.idempotency.services"
 SPECTACULAR_SETTINGS = {
     "TITLE": "Strongroom",
     "VERSION": "1",
