@@ -17,8 +17,11 @@ from django.test import Client
 
 from strongroom.access.services import create_for_owner
 from strongroom.tenants import scope
+from strongroom.tenants.actor import Actor
 from strongroom.tenants.models import Member, Role, User
 from strongroom.tenants.services import create_tenant
+
+SYSTEM = Actor("system")
 
 
 @dataclass

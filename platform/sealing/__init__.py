@@ -5,9 +5,9 @@ key management service: callers bring descriptors, keys and what they expect to 
 """
 
 from sealing.cipher import new_data_key
-from sealing.errors import ArtefactCorrupt, SealingError, SourceChanged, WrongKey
+from sealing.errors import ArtefactCorrupt, SealingError, WrongKey
 from sealing.layout import HEAD_BYTES, Identity, Segments
-from sealing.stream import SealReader, SealWriter, inspect, seal_file, seal_memory
+from sealing.stream import SealReader, SealWriter, inspect, seal_memory
 from sealing.wrapping import WRAPPED_BYTES, TenantKeyPair, generate_tenant_key, unwrap_data_key, wrap_data_key
 
 __all__ = [
@@ -19,13 +19,11 @@ __all__ = [
     "SealWriter",
     "SealingError",
     "Segments",
-    "SourceChanged",
     "TenantKeyPair",
     "WrongKey",
     "generate_tenant_key",
     "inspect",
     "new_data_key",
-    "seal_file",
     "seal_memory",
     "unwrap_data_key",
     "wrap_data_key",

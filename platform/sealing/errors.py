@@ -28,10 +28,3 @@ class WrongKey(SealingError):
 
     def __str__(self) -> str:
         return f"the data key of artefact {self.artefact} does not open with this key"
-
-
-class SourceChanged(SealingError):
-    """The source had another length at the end of its sealing than at the start; the target must be thrown away."""
-
-    def __str__(self) -> str:
-        return "the source changed its length while it was sealed"

@@ -8,7 +8,7 @@ Ciphertext is never mapped: its writer could change it between the check and the
 import hmac
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -16,7 +16,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 
 from sealing.cipher import Cipher, Head, tag_of
-from sealing.errors import ArtefactCorrupt, SourceChanged
+from sealing.errors import ArtefactCorrupt
 from sealing.layout import (
     GCM_TAG_BYTES,
     HEAD_BYTES,
@@ -117,35 +117,6 @@ class SealWriter:
         self._open = True
 
 
-def seal_file(
-    source: int,
-    target: int,
-    data_key: bytes,
-    identity: Identity,
-    *,
-    segment_log2: int = 20,
-    workers: int = 2,
-) -> bytes:
-    """Seals one descriptor onto another, empty one; returns the header tag. Both must be regular files."""
-    size_bytes = os.fstat(source).st_size
-    largest = min(1 << segment_log2, size_bytes)
-
-    def reader() -> Callable[[int, int], memoryview]:
-        buffer = memoryview(bytearray(largest))
-
-        def read(begin: int, end: int) -> memoryview:
-            if _read_at(source, buffer[: end - begin], begin) != end - begin:
-                raise SourceChanged
-            return buffer[: end - begin]
-
-        return read
-
-    tag = _seal_side_by_side(reader, size_bytes, target, data_key, identity, segment_log2, workers)
-    if os.fstat(source).st_size != size_bytes:
-        raise SourceChanged
-    return tag
-
-
 def seal_memory(
     data: Bytes,
     target: int,
@@ -155,38 +126,23 @@ def seal_memory(
     segment_log2: int = 20,
     workers: int = 2,
 ) -> bytes:
-    """Seals what lies in memory onto an empty descriptor; returns the header tag."""
-    view = memoryview(data).cast("B")
+    """Seals what lies in memory onto an empty descriptor; returns the header tag.
 
-    def reader() -> Callable[[int, int], memoryview]:
-        return lambda begin, end: view[begin:end]
-
-    return _seal_side_by_side(reader, len(view), target, data_key, identity, segment_log2, workers)
-
-
-def _seal_side_by_side(
-    reader: Callable[[], Callable[[int, int], memoryview]],
-    size_bytes: int,
-    target: int,
-    data_key: bytes,
-    identity: Identity,
-    segment_log2: int,
-    workers: int,
-) -> bytes:
-    """Each worker has its own reader and buffer and takes every n-th segment: the cipher lets go of the lock."""
-    head = Head(data_key, identity, segment_log2)
-    plan = Segments.of_plaintext(segment_log2, size_bytes)
+    Each worker has a buffer of its own and takes every n-th segment: the cipher lets go of the lock.
+    """
+    head, view = Head(data_key, identity, segment_log2), memoryview(data).cast("B")
+    plan = Segments.of_plaintext(segment_log2, len(view))
     if os.fstat(target).st_size:
         raise ValueError("the target is not empty: what it holds beyond the artefact's end would stay")
     os.ftruncate(target, plan.stored_bytes)
     _write_at(target, memoryview(head.bytes), 0)
 
     def lane(indices: range) -> None:
-        read = reader()
         sealed = memoryview(bytearray(min(plan.segment_bytes, plan.stored_bytes)))
         for index in indices:
-            plain = read(*plan.plain(index))
-            _write_at(target, head.cipher.seal(index, index == plan.last, plain, sealed), plan.stored(index)[0])
+            begin, end = plan.plain(index)
+            piece = head.cipher.seal(index, index == plan.last, view[begin:end], sealed)
+            _write_at(target, piece, plan.stored(index)[0])
 
     _side_by_side(lane, range(plan.count), workers)
     return head.tag
@@ -266,15 +222,6 @@ class SealReader:
         out = bytearray(left if length is None else min(length, left))
         self.readinto(out, offset)
         return out
-
-    def segments(self) -> Iterator[memoryview]:
-        """The plaintext in order, a segment at a time; the next step overwrites the view."""
-        plain = memoryview(bytearray(min(self._plan.room, self.size_bytes)))
-        for index in range(self._plan.count):
-            begin, end = self._plan.plain(index)
-            view = plain[: end - begin]
-            self._open(index, view)
-            yield view
 
     def file(self) -> io.RawIOBase:
         """The plaintext as a seekable read-only file, for zipfile and csv; one thread at a time."""

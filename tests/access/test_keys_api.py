@@ -12,9 +12,8 @@ from strongroom.access.models import ApiKey, Generation
 from strongroom.access.services import get, revoke
 from strongroom.audit.models import Entry
 from strongroom.tenants import scope
-from strongroom.tenants.actor import SYSTEM
 from strongroom.tenants.models import Tenant
-from tests.callers import Api, Deposit, until
+from tests.callers import SYSTEM, Api, Deposit, until
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,7 @@ from strongroom.access.principals import PrincipalCache
 from strongroom.access.services import Principal
 from strongroom.errors import Unauthenticated, Unavailable
 from strongroom.tenants import scope
-from strongroom.tenants.actor import SYSTEM
-from tests.callers import Deposit, until
+from tests.callers import SYSTEM, Deposit, until
 from tests.depth import examples
 
 

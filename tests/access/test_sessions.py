@@ -4,7 +4,7 @@ import pytest
 from django.contrib.sessions.models import Session
 
 from strongroom.access import sessions
-from strongroom.access.services import member_principal
+from strongroom.access.services import memberships, principal_of
 from strongroom.errors import Denied, Unauthenticated
 from strongroom.tenants.models import Role, Tenant, User
 from tests.callers import Api, Deposit, signed_in
@@ -105,14 +105,12 @@ def test_a_person_who_is_not_active_is_nobody(acme: Deposit) -> None:
     api = signed_in(acme.owner.user)
     User.objects.filter(id=acme.owner.user_id).update(is_active=False)
     assert api.get(TENANT).status_code == 401
-    assert member_principal(acme.owner.user_id, acme.id) is None
+    assert memberships(acme.owner.user_id) == []
 
 
-def test_a_member_is_found_by_person_and_tenant(acme: Deposit, globex: Deposit) -> None:
-    found = member_principal(acme.owner.user_id, acme.id)
-    assert found is not None
-    assert (found.kind, found.id, found.tenant_id) == ("member", acme.owner.id, acme.id)
-    assert member_principal(acme.owner.user_id, globex.id) is None
+def test_a_person_is_the_principal_of_each_own_membership(acme: Deposit, globex: Deposit) -> None:
+    found = [principal_of(member) for member in memberships(acme.owner.user_id)]
+    assert [(one.kind, one.id, one.tenant_id) for one in found] == [("member", acme.owner.id, acme.id)]
 
 
 def test_the_edge_finds_a_session_in_its_scope(acme: Deposit) -> None:

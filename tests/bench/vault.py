@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import statistics
 import tempfile
@@ -76,7 +77,8 @@ def _copy(source: int, folder: Path) -> None:
 
 def _seal(source: int, folder: Path, key: bytes, identity: sealing.Identity, workers: int) -> None:
     target = _fresh(folder, "sealed")
-    sealing.seal_file(source, target, key, identity, workers=workers)
+    with mmap.mmap(source, GIB, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as plain:
+        sealing.seal_memory(plain, target, key, identity, workers=workers)
     os.close(target)
 
 

@@ -21,9 +21,8 @@ from strongroom.jobs.models import Event, Job, LogLine
 from strongroom.registry import services as registry
 from strongroom.registry.models import ModelVersion
 from strongroom.tenants import scope
-from strongroom.tenants.actor import SYSTEM
 from strongroom.tenants.models import Member, Role
-from tests.callers import Deposit
+from tests.callers import SYSTEM, Deposit
 from tests.console.browsing import Browser
 from tests.console.rows import Filled, model_version, uploaded
 

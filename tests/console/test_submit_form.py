@@ -21,8 +21,7 @@ from strongroom.datasets import services as datasets
 from strongroom.errors import Denied
 from strongroom.jobs.models import Job
 from strongroom.tenants import scope
-from strongroom.tenants.actor import SYSTEM
-from tests.callers import Api, Deposit
+from tests.callers import SYSTEM, Api, Deposit
 from tests.console.browsing import Browser
 from tests.console.rows import CLASSES, Filled, ready_dataset, uploaded
 

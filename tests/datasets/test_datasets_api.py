@@ -13,8 +13,7 @@ from strongroom.datasets.models import DatasetVersion
 from strongroom.errors import Invalid
 from strongroom.jobs import services as jobs
 from strongroom.tenants import scope
-from strongroom.tenants.actor import SYSTEM
-from tests.callers import Deposit
+from tests.callers import SYSTEM, Deposit
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from strongroom.tenants import scope
 from strongroom.tenants.models import Tenant
-from strongroom.tenants.actor import SYSTEM
+from tests.callers import SYSTEM
 from strongroom.tenants.services import create_tenant
 from strongroom.deployments import services as deployments
 from strongroom.registry import services as registry

@@ -123,8 +123,9 @@ class House:
 _IN_SCOPE = """
 import json
 from strongroom.tenants import scope
-from strongroom.tenants.actor import SYSTEM
+from strongroom.tenants.actor import Actor
 from strongroom.tenants.models import Tenant
+SYSTEM = Actor("system")
 answer = None
 tenant_id = Tenant.objects.get(name={tenant!r}).id
 with scope.tenant(tenant_id):

@@ -224,7 +224,7 @@ submitted(acme, training(epochs=60, register={"deploy": "live"}))
 print(json.dumps(None))
 """
 PREDICT = """
-from strongroom.tenants.actor import SYSTEM
+from tests.callers import SYSTEM
 tenant = Tenant.objects.get(name="acme")
 pixel = [[[[0] * 32] * 32], [[[200] * 32] * 32]]
 with scope.tenant(tenant.id):

@@ -12,9 +12,8 @@ from strongroom.errors import NotFound
 from strongroom.registry import services
 from strongroom.registry.models import ModelVersion
 from strongroom.tenants import scope
-from strongroom.tenants.actor import SYSTEM
 from strongroom.vault import services as vault
-from tests.callers import Deposit
+from tests.callers import SYSTEM, Deposit
 
 pytestmark = pytest.mark.slow
 

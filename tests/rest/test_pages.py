@@ -11,8 +11,7 @@ from strongroom.audit.services import record
 from strongroom.errors import Malformed
 from strongroom.rest.pages import page
 from strongroom.tenants import scope
-from strongroom.tenants.actor import SYSTEM
-from tests.callers import Deposit
+from tests.callers import SYSTEM, Deposit
 from tests.depth import examples
 
 KEPT = [HealthCheck.function_scoped_fixture]  # the rows are the same for every example

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.depth import examples
-from tests.sealing.artefacts import BOUNDARIES, FIRST, REST, SEGMENT, reader_of, sealed
+from tests.sealing.artefacts import BOUNDARIES, FIRST, SEGMENT, reader_of, sealed
 
 PLAIN = os.urandom(11 * SEGMENT + 777)
 STORED = sealed(PLAIN)
@@ -38,14 +38,6 @@ def test_a_range_of_an_artefact_that_ends_at_a_boundary_is_right(size: int, offs
     with reader_of(sealed(plain)) as reader:
         assert reader.size_bytes == size
         assert reader.read(offset, length) == plain[offset : offset + length]
-
-
-@pytest.mark.parametrize("size", BOUNDARIES)
-def test_segments_in_order_are_the_plaintext(size: int) -> None:
-    with reader_of(sealed(PLAIN[:size])) as reader:
-        pieces = [bytes(piece) for piece in reader.segments()]
-    assert b"".join(pieces) == PLAIN[:size]
-    assert len(pieces) == max(1, -(-(size + 40) // REST))
 
 
 def test_an_offset_before_the_beginning_is_refused() -> None:
@@ -124,8 +116,6 @@ def test_reading_takes_the_memory_of_two_segments_however_long_the_artefact() ->
         try:
             reader.readinto(out)
             reader.readinto(memoryview(out)[5:-5], 5)
-            for _ in reader.segments():
-                pass
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

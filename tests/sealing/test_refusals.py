@@ -191,11 +191,10 @@ def test_a_segment_that_breaks_while_open_is_refused_when_it_is_reached() -> Non
     with descriptor_of(stored) as descriptor:
         reader = SealReader(descriptor, KEY, MODEL, header_tag=stored[64:96], stored_bytes=len(stored))
         os.pwrite(descriptor, b"\0\1\2\3", STARTS[2] + 9)
-        pieces = reader.segments()
-        next(pieces)
-        next(pieces)
+        before = FIRST + REST
+        assert len(reader.read(0, before)) == before
         with pytest.raises(ArtefactCorrupt) as refusal:
-            next(pieces)
+            reader.read(before, 1)
         assert refusal.value.segment == 2
 
 

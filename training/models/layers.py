@@ -1,6 +1,6 @@
-"""A list of layers: the shapes that flow through it, how many parameters it has, and the torch module that computes it.
+"""A list of layers: the shapes that flow through it, and the torch module that computes it.
 
-Shapes and counts are plain arithmetic, so that a spec is checked against a data set without importing torch.
+Shapes are plain arithmetic, so that a spec is checked against a data set without importing torch.
 """
 
 from __future__ import annotations
@@ -54,17 +54,6 @@ def _after(index: int, layer: Layer, shape: Shape) -> Shape:
 
 def _shown(shape: Shape) -> str:
     return "×".join(str(side) for side in shape)
-
-
-def parameters(layers: Sequence[Layer], shape: Shape) -> int:
-    """How many numbers the network learns."""
-    total = 0
-    for layer, before in zip(layers, shapes(layers, shape), strict=False):
-        if isinstance(layer, Conv2d):
-            total += layer.out * (before[0] * layer.kernel**2 + 1)
-        elif isinstance(layer, Linear):
-            total += layer.out * (before[0] + 1)
-    return total
 
 
 def build(layers: Sequence[Layer], shape: Shape) -> nn.Sequential:

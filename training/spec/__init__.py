@@ -12,9 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from training.spec.kinds import KINDS, PLANNED_KINDS, CheckSpec, ImportSpec, PredictSpec, Spec, TrainSpec
 from training.spec.problems import Problem, SpecProblems, choice_problem, translate
@@ -30,7 +29,6 @@ __all__ = [
     "SpecProblems",
     "TrainSpec",
     "canonical",
-    "json_schema",
     "load",
     "sha256",
 ]
@@ -69,9 +67,3 @@ def canonical(spec: Spec) -> bytes:
 def sha256(spec: Spec) -> str:
     """The spec's id in the lineage, hexadecimal."""
     return hashlib.sha256(canonical(spec)).hexdigest()
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of what can be submitted: implemented sections only."""
-    submitted = Annotated[TrainSpec | ImportSpec, Field(discriminator="kind")]
-    return TypeAdapter[Any](submitted).json_schema()

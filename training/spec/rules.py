@@ -51,13 +51,6 @@ class Document:
             raise Unreadable
         return value
 
-    def given(self, *keys: str | int) -> bool:
-        """Whether the user wrote this field."""
-        value: Any = self._content
-        for key in keys:
-            value = _item(value, key)
-        return value is not _ABSENT
-
     @staticmethod
     def _default(node: Node, key: str | int) -> Any:
         member = node.members[0]

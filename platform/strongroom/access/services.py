@@ -40,7 +40,6 @@ __all__ = [
     "find",
     "get",
     "keys",
-    "member_principal",
     "memberships",
     "note_use",
     "principal_of",
@@ -101,11 +100,6 @@ def principal_of(member: Member) -> Principal:
         scopes=scope_table.ROLES.get(member.role, frozenset()),
         requests_per_second=tenants.limits(member.tenant)["requests_per_second"],
     )
-
-
-def member_principal(user_id: UUID, tenant_id: UUID) -> Principal | None:
-    """The principal of a person in a tenant; None without a membership there, or while either is not active."""
-    return next((principal_of(member) for member in memberships(user_id) if member.tenant_id == tenant_id), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,11 +76,6 @@ class Meter:
                 store(self.process_id, self.number, self._sent)
                 self._sent = {}
 
-    def flush(self) -> None:
-        """Everything, what an earlier failure left included: for a process's end and whoever has one thread."""
-        while self.cut():
-            self.send()
-
 
 METER = Meter()
 

@@ -14,6 +14,3 @@ class Actor:
     id: UUID | None = None
     from_address: str | None = None
     request_id: str | None = None
-
-
-SYSTEM = Actor("system")

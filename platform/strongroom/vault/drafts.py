@@ -72,14 +72,6 @@ class Draft:
     _state: str = "open"  # open → published → in a row; aborted
 
     @property
-    def artefact_id(self) -> UUID:
-        return self.identity.artefact
-
-    @property
-    def generation(self) -> int:
-        return self.key.generation
-
-    @property
     def descriptor(self) -> int:
         """The temporary file, until `publish` or `abort` closes it."""
         return self._temporary.descriptor

@@ -61,7 +61,6 @@ __all__ = [
     "data_key",
     "destroy",
     "expire",
-    "health",
     "new_artefact",
     "open_slot",
     "opened",
@@ -295,11 +294,6 @@ def root_keys_health() -> str:
 
 def store_health() -> str:
     return _store().health()
-
-
-def health() -> str:
-    """`ok`, or the first thing that is wrong with keys or storage."""
-    return next((state for state in (root_keys_health(), store_health()) if state != "ok"), "ok")
 
 
 def _identity(tenant_id: UUID, artefact_id: UUID, kind: str) -> Identity:
