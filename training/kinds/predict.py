@@ -1,7 +1,8 @@
 """Kind `predict` over a data set: reads it, has its rows answered by the node's cell, and seals the answers.
 
 There is no engine here: batches go up to the parent, which asks the cell; one JSON Lines artefact comes out, a line a
-row, in order. The parent may send ready lines (the one BYTES tensor `predictions`), which are written as they are.
+row, in order. The parent sends ready lines (the one BYTES tensor `predictions`), which are written as they are; of any
+other tensors a line has the row's values.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A deployment's rate and concurrency, in the memory of one process: its share of the node's limits. And places
 for what holds memory or a connection for long (uploads, streams, large bodies), so that no tenant takes all of them.
 
-Knows tenants and deployments as ids only. Everything runs on the event loop's thread.
+Knows deployments as the snapshot has them and tenants by their ids. Everything runs on the event loop's thread.
 """
 
 from __future__ import annotations

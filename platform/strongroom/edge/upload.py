@@ -1,8 +1,9 @@
 """PUT …/content: a tenant's bytes, sealed as they arrive. Any size, flat memory, no plaintext outside it.
 
-Everything that can be refused is refused before the first body byte is read. Two segments of 1 MiB of plaintext are
-in memory at most: one is filled by the event loop while a thread hashes and seals the other, and the sender waits. An
-upload that breaks off leaves nothing. Knows no formats: what the bytes are worth is found by the check's job.
+Everything that can be refused is refused before the first body byte is read. An upload holds four buffers of 1 MiB: one
+is filled by the event loop while a thread hashes and seals the other, two are the sealing's own, of plaintext and of
+ciphertext; meanwhile the sender waits. An upload that breaks off leaves nothing. Knows no formats: what the bytes are
+worth is found by the check's job.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ THREADS = 4
 P = ParamSpec("P")
 T = TypeVar("T")
 
-UPLOADS = Places("uploads", of_all=96, of_one=24)  # each holds four segments: two here, two where they are sealed
+UPLOADS = Places("uploads", of_all=96, of_one=24)  # each holds four buffers
 _pool = ThreadPoolExecutor(THREADS, "edge-seal")
 
 

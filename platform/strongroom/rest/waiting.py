@@ -1,4 +1,4 @@
-"""`Prefer: wait=N`, parsed. The wait itself is the edge's, which watches the row that `Location` names."""
+"""`Prefer: wait=N`, parsed. The wait itself is the edge's, which watches the row that the answer shows."""
 
 from __future__ import annotations
 
