@@ -16,10 +16,10 @@ from django.http import HttpResponse
 from strongroom.access.services import principal_of
 from strongroom.console.forms.jobs import TrainingForm, laid_over
 from strongroom.console.pages.deployments import example_of
-from strongroom.console.pages.jobs import may_deploy
 from strongroom.datasets import services as datasets
 from strongroom.errors import Denied
 from strongroom.jobs.models import Job
+from strongroom.jobs.services import check_rights
 from strongroom.tenants import scope
 from tests.callers import SYSTEM, Api, Deposit
 from tests.console.browsing import Browser
@@ -244,9 +244,9 @@ def test_every_pointer_leads_to_a_field_and_every_field_is_drawn() -> None:
 def test_who_may_not_deploy_cannot_have_a_job_do_it(acme: Deposit) -> None:
     """Of today's roles each that submits may deploy; this holds for any that comes."""
     narrow = dataclasses.replace(principal_of(acme.owner), scopes=frozenset({"jobs:write"}))
-    may_deploy(narrow, {"register": {"model": "x"}})
+    check_rights(narrow, {"kind": "train", "register": {"model": "x"}})
     with pytest.raises(Denied):
-        may_deploy(narrow, {"register": {"deploy": "served"}})
+        check_rights(narrow, {"kind": "train", "register": {"deploy": "served"}})
 
 
 def test_an_advanced_box_nested_without_end_is_refused(send: Callable[..., HttpResponse]) -> None:

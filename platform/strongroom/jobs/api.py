@@ -22,7 +22,6 @@ from strongroom.tenants.names import NAME
 from training.spec import ImportSpec, TrainSpec
 
 KINDS = ("train", "import", "check", "predict")
-SCOPE_TO_DEPLOY, SCOPE_TO_PREDICT = "deployments:write", "predict"
 
 
 class JobMaker(serializers.Serializer):
@@ -162,7 +161,7 @@ class JobsView(ResourceView):
     def post(self, request: Any) -> Response:
         """Submits a training or an import; with `dry_run` only says what would run."""
         plan = services.validate(request.data)
-        _may_run(request, plan.document)
+        services.check_rights(request.principal, plan.document)
         if self.query["dry_run"]:
             return Response({"valid": True, "spec": plan.document, "spec_sha256": plan.sha256})
         return _accepted(services.submit_plan(self.actor, plan))
@@ -214,7 +213,7 @@ class RetryView(ResourceView):
         """A new job from the spec of one that has ended."""
         self.body(JobNothing)
         job = services.find(id)
-        _may_run(request, job.spec)
+        services.check_rights(request.principal, job.spec)
         return _accepted(services.retry(self.actor, job))
 
 
@@ -246,16 +245,6 @@ class MetricsView(ResourceView):
         """The job's metrics, oldest first."""
         rows = services.metric_events(services.find(id))
         return Response(pages.page(rows, services.metric_document, oldest_first=True, **self.query))
-
-
-def _may_run(request: Any, spec: dict[str, Any]) -> None:
-    """A job that deploys or predicts does what its submitter may do, the first time and at a retry."""
-    if (deployment := (spec.get("register") or {}).get("deploy")) is not None:
-        request.principal.require(SCOPE_TO_DEPLOY)
-        request.principal.require_model(deployment)
-    if spec["kind"] == "predict":
-        request.principal.require(SCOPE_TO_PREDICT)
-        request.principal.require_model(spec["deployment"])
 
 
 def _accepted(job: JobRow) -> Response:

@@ -13,6 +13,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from strongroom import ids
+from strongroom.access.services import Principal
 from strongroom.audit.services import record
 from strongroom.datasets.models import DatasetVersion
 from strongroom.errors import Conflict, NotFound
@@ -30,6 +31,16 @@ from training import spec as specs
 def validate(document: object) -> plans.Plan:
     """What POST /jobs would run: `.document` with every default filled in, `.sha256`. Invalid, NotFound."""
     return plans.validate(document)
+
+
+def check_rights(principal: Principal, spec: dict[str, Any]) -> None:
+    """A job that deploys or predicts does what its submitter may do, the first time and at a retry. Denied."""
+    if (deployment := (spec.get("register") or {}).get("deploy")) is not None:
+        principal.require("deployments:write")
+        principal.require_model(deployment)
+    if spec["kind"] == "predict":
+        principal.require("predict")
+        principal.require_model(spec["deployment"])
 
 
 def submit_plan(actor: Actor, plan: plans.Plan) -> Job:

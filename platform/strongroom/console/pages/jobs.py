@@ -9,7 +9,6 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from unfold.decorators import display
 
-from strongroom.access.services import Principal
 from strongroom.console.charts import curves
 from strongroom.console.forms.jobs import ImportForm, TrainingForm
 from strongroom.console.members import TenantAdmin, actor_of, principal_of
@@ -85,7 +84,7 @@ class JobAdmin(TenantAdmin):
         services.cancel(actor_of(request), job)
 
     def retry(self, request: HttpRequest, job: Job) -> HttpResponse:
-        may_deploy(principal_of(request), job.spec or {})
+        services.check_rights(principal_of(request), job.spec)
         return redirect(self.url("change", services.retry(actor_of(request), job).id))
 
     def delete(self, request: HttpRequest, job: Job) -> HttpResponse:
@@ -99,7 +98,7 @@ class JobAdmin(TenantAdmin):
         form = TrainingForm.of(request.POST or None, chosen=request.GET.get("dataset", ""))
 
         def submit(document: dict[str, Any]) -> HttpResponse:
-            may_deploy(principal_of(request), document)
+            services.check_rights(principal_of(request), document)
             return redirect(self.url("change", services.submit(actor_of(request), document).id))
 
         return self.filled(form, submit) or self.form_page(request, "console/submit.html", "Submit training job", form)
@@ -116,9 +115,3 @@ class JobAdmin(TenantAdmin):
 
 def is_cancelling(job: Job) -> bool:
     return job.cancel_requested_at is not None and job.state not in TERMINAL
-
-
-def may_deploy(principal: Principal, spec: dict[str, Any]) -> None:
-    """A job that deploys does what its submitter may do. Denied."""
-    if (spec.get("register") or {}).get("deploy") is not None:
-        principal.require("deployments:write")
