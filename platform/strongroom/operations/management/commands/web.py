@@ -19,10 +19,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, OperationalError, connections
 
+from strongroom.operations import ring
 from strongroom.settings.environment import Environment
-from strongroom.vault import services as vault
 
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 30.0
@@ -42,26 +41,13 @@ class Command(BaseCommand):
             _die_with(parent)
             _serve(socket.socket(fileno=descriptor))
             return
-        self._verify_ring()
+        ring.verify()
         listener = listen(settings.ENVIRONMENT)
         processes = max(1, settings.ENVIRONMENT.number("web_processes"))
         if processes == 1:
             _serve(listener)
         else:
             Processes(listener, processes).run()
-
-    def _verify_ring(self) -> None:
-        """Refuses other root keys than the database's; a database that is away is waited for while serving."""
-        try:
-            vault.verify_ring()
-        except vault.WrongRing as error:
-            raise CommandError(str(error)) from None
-        except OperationalError as error:
-            self.stderr.write(f"the root keys cannot be checked now: the database answers {type(error).__name__}")
-        except DatabaseError:
-            raise CommandError("the database is not of this version; run 'manage.py migrate'") from None
-        finally:
-            connections.close_all()
 
 
 def listen(environment: Environment) -> socket.socket:

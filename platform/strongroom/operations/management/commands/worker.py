@@ -19,14 +19,13 @@ from celery.signals import worker_shutting_down
 from celery.worker import state
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, OperationalError, connections
 
 import sandbox
 from strongroom.celery import app
 from strongroom.jobs import tasks
 from strongroom.jobs.worker import Worker
+from strongroom.operations import ring
 from strongroom.rest.problem import log_failure
-from strongroom.vault import services as vault
 
 RESTART_SECONDS = 2.0
 logger = logging.getLogger(__name__)
@@ -97,13 +96,4 @@ def _check() -> None:
     missing = sandbox.report().missing
     if settings.ENVIRONMENT.sandbox == "require" and missing:
         raise CommandError(str(sandbox.SandboxUnavailable(missing)))
-    try:
-        vault.verify_ring()
-    except vault.WrongRing as error:
-        raise CommandError(str(error)) from None
-    except OperationalError as error:
-        logger.warning("the root keys cannot be checked now: the database answers %s", type(error).__name__)
-    except DatabaseError:
-        raise CommandError("the database is not of this version; run 'manage.py migrate'") from None
-    finally:
-        connections.close_all()
+    ring.verify()
