@@ -10,13 +10,15 @@ from contextlib import nullcontext
 from time import perf_counter
 from uuid import UUID
 
+from django.conf import settings
+
 from strongroom.edge import http
 from strongroom.edge.access_log import LOG
 from strongroom.edge.limits import Places
 from strongroom.errors import LimitReached, TooLarge
 from strongroom.rest.serving import DjangoInThreads
 
-MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_BODY_BYTES: int = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
 LARGE, ANYBODY = Places("large bodies", of_all=64, of_one=64), UUID(int=0)
 
 _django = DjangoInThreads()
