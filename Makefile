@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRA ?= cpu
 
-.PHONY: help run test fast proof check bench docs fmt clean
+.PHONY: help run language chat test fast proof check bench docs fmt clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,12 @@ help:
 
 run: .venv/ready ## everything on this machine: a real model trained, served and called; Ctrl-C ends it
 	@$(BIN)/python manage.py up --demo
+
+language: .venv/ready-language ## the same with language models: imported, deployed, asked; first builds llama.cpp
+	@$(BIN)/python manage.py up --demo --language
+
+chat: .venv/ready-language ## talk with the language model that `make language` serves
+	@$(BIN)/python manage.py chat
 
 # Many tests kill and freeze real processes: what failed is run once more, alone, and both results stand in the output.
 test: .venv/ready-dev ## every behaviour once, on real PostgreSQL, Redis and Chromium
@@ -50,6 +56,10 @@ clean: ## remove the environment; data in .strongroom stays
 	@$(PYTHON) .ci/install.py $(EXTRA)
 	@touch $@
 
-.venv/ready-dev: .venv/ready requirements/dev.lock
+.venv/ready-language: .venv/ready requirements/language.lock requirements/examples.lock
+	@$(PYTHON) .ci/install.py language
+	@touch $@
+
+.venv/ready-dev: .venv/ready-language requirements/dev.lock
 	@$(PYTHON) .ci/install.py dev
 	@touch $@

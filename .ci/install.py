@@ -1,4 +1,4 @@
-"""Installs the locked packages into .venv by uv: `install.py cpu|gpu|dev`.
+"""Installs the locked packages into .venv by uv: `install.py cpu|gpu|language|dev`.
 
 uv does not read pip's configuration, so pip's find-links and indexes are passed on. Without a wheel of torch there, the
 CPU build is taken, not gigabytes of CUDA (unless the extra is gpu).
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import which
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
@@ -54,10 +55,22 @@ def install(*arguments: str, environment: dict[str, str] | None = None) -> None:
         raise SystemExit(f"the packages could not be installed: {' '.join(arguments)}")
 
 
+def check_compiler() -> None:
+    """llama-cpp-python has no wheel: it is built from source, by tools that pip does not bring."""
+    missing = [name for name, program in (("a C++ compiler", "c++"), ("make or ninja", "make")) if not which(program)]
+    if missing:
+        raise SystemExit(f"the extra `language` needs {' and '.join(missing)}: apt install build-essential cmake")
+
+
 def main(what: str) -> None:
     options = [*sources(), "--index-strategy", "unsafe-best-match"]
     if what == "dev":
         install(*options, "-r", "requirements/dev.lock")
+        return
+    if what == "language":
+        check_compiler()
+        print("building llama.cpp and installing the extra `language` (4 to 5 minutes on 2 cores, once) …", flush=True)
+        install(*options, "--no-deps", "-r", "requirements/language.lock", "-r", "requirements/examples.lock")
         return
     print("installing the locked packages into .venv …", flush=True)
     cpu_only = {"UV_TORCH_BACKEND": "cpu"} if what == "cpu" and not torch_at_hand() else {}
