@@ -1,12 +1,13 @@
 """What computes: arrays in, arrays out, by ONNX Runtime from bytes in memory.
 
-Knows sessions, their options and their errors. Knows nothing of queues, frames or keys. Models over 2 GB are not
-served (they would need their initialisers beside the graph); what cannot be a session is refused while loading.
+Knows sessions, their options and their errors. Knows nothing of queues, frames or keys. A graph over 2 GiB has its
+weights beside it; what cannot be a session is refused while loading.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from mmap import mmap
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -16,7 +17,8 @@ from inference.errors import ComputeFailed, InputRefused, LoadFailed
 from inference.protocol import DTYPES, Array
 from inference.signature import Signature, Tensor
 
-MAX_MODEL_BYTES: Final = (2 << 30) - 1
+MAX_MODEL_BYTES: Final = (2 << 30) - 1  # protobuf's own bound of one message
+WEIGHTS: Final = "weights"  # where the graph of a bundle says that its tensors lie
 _ONNX_TYPES: Final = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
@@ -44,17 +46,23 @@ class ArrayEngine(Protocol):
 
 
 class OnnxEngine:
-    """An ONNX Runtime session. `run` may be called from any one thread at a time; it releases the GIL."""
+    """An ONNX Runtime session. `run` may be called from any one thread at a time; it releases the GIL.
 
-    def __init__(self, model: bytes, signature: Signature, *, threads: int = 1) -> None:
+    `weights` is copied into the session and needed no longer when this is made: who gave it away has them once.
+    """
+
+    def __init__(
+        self, model: bytes, signature: Signature, *, threads: int = 1, weights: bytearray | mmap | None = None
+    ) -> None:
         if len(model) > MAX_MODEL_BYTES:
             raise LoadFailed(f"the model has {len(model)} bytes; more than {MAX_MODEL_BYTES} are not served")
         self.signature = signature
         self._text = tuple(tensor.name for tensor in signature.inputs if tensor.datatype == "BYTES")
+        options = _options(threads)
+        if weights is not None:
+            options.add_external_initializers_from_files_in_memory([WEIGHTS], [memoryview(weights)], [len(weights)])
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                model, _options(threads), providers=["CPUExecutionProvider"]
-            )
+            self._session: Any = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's exceptions share no class
             raise LoadFailed(f"ONNX Runtime refused the model ({type(error).__name__})") from None
         self._session._model_bytes = None  # kept by the wrapper for a fallback that a cell never takes: a second copy

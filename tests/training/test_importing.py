@@ -394,7 +394,7 @@ def run(data: bytes, **spec: Any) -> tuple[dict[str, Any], dict[str, bytes]]:
         **spec,
     }
     with Worker(Tenant()) as worker:
-        worker.begin(document, {}, {"model": (data, "import")})
+        worker.begin(document, {"format": "onnx"}, {"model": (data, "import")})
         return worker.finish(), worker.outputs
 
 
@@ -406,6 +406,8 @@ def test_the_job_seals_the_bytes_that_ran_and_what_is_known_of_them() -> None:
     assert facts["signature"]["outputs"][0]["shape"] == [-1, 7]
     assert facts["parameters"] == importing.parameters(importing.check(data))
     assert set(facts) == {
+        "format",
+        "card",
         "signature",
         "evaluation",
         "metrics",

@@ -14,16 +14,22 @@ import onnx
 from training.errors import ImportRefused
 from training.importing.head import put_behind
 from training.importing.probe import Probe, Tensor, keeps_rows, shape_of, sums_to_one
+from training.importing.weights import Weights
 
 Runs = Any
 _FLOATS = ("FP16", "FP32", "FP64")
 
 
 def adopt(
-    model: onnx.ModelProto, *, task: str, classes: Sequence[str] | None, threads: int
+    model: onnx.ModelProto,
+    *,
+    task: str,
+    classes: Sequence[str] | None,
+    threads: int,
+    weights: Weights | None = None,
 ) -> tuple[bytes, dict[str, Any]]:
-    """The bytes to serve and their signature; the bytes have been run."""
-    probe = Probe(model.SerializeToString(), threads)
+    """The bytes to serve and their signature; the bytes have been run, on `weights` where tensors lie outside."""
+    probe = Probe(model.SerializeToString(), threads, weights)
     runs = probe.run()
     if task == "classification":
         output, names = _classified(probe, runs, classes)
@@ -39,7 +45,7 @@ def adopt(
     else:
         names = None
         served = model
-    return _finished(served, task, names, threads)
+    return _finished(served, task, names, threads, weights)
 
 
 def _classified(probe: Probe, runs: Runs, classes: Sequence[str] | None) -> tuple[Tensor, list[str]]:
@@ -79,11 +85,11 @@ def _one(probe: Probe, runs: Runs, wanted: str, fits: Any) -> Tensor:
 
 
 def _finished(
-    model: onnx.ModelProto, task: str, classes: list[str] | None, threads: int
+    model: onnx.ModelProto, task: str, classes: list[str] | None, threads: int, weights: Weights | None
 ) -> tuple[bytes, dict[str, Any]]:
     """Tried once more as it will be served; the signature is read from that."""
     data = model.SerializeToString()
-    probe = Probe(data, threads)
+    probe = Probe(data, threads, weights)
     runs = probe.run()
     outputs = [Tensor(value.name, value.datatype, shape_of(value, runs)) for value in probe.outputs]
     signature = {

@@ -16,7 +16,8 @@ import numpy as np
 import onnxruntime
 
 from training.errors import ImportRefused
-from training.importing.structure import brief
+from training.importing.structure import brief as brief
+from training.importing.weights import LOCATION, Weights
 from training.tensors import DTYPES, Array
 
 DATATYPES = {
@@ -54,10 +55,10 @@ class Tensor:
 
 
 class Probe:
-    """The session of one graph. One thread uses it."""
+    """The session of one graph, until it has run. One thread uses it."""
 
-    def __init__(self, model: bytes, threads: int) -> None:
-        self._session = _session(model, threads)
+    def __init__(self, model: bytes, threads: int, weights: Weights | None = None) -> None:
+        self._session = opened(model, threads, weights)
         self.inputs = [_described(value, "input") for value in self._session.get_inputs()]
         self.outputs = [_described(value, "output") for value in self._session.get_outputs()]
         if not self.inputs or len(self.inputs) > MOST_TENSORS or len(self.outputs) > MOST_TENSORS:
@@ -75,7 +76,13 @@ class Probe:
                 )
 
     def run(self) -> dict[int, dict[str, Array]]:
-        """Outputs by the number of rows that went in."""
+        """Outputs by the number of rows that went in. Once: in a session weights from outside are there twice."""
+        try:
+            return self._run()
+        finally:
+            del self._session
+
+    def _run(self) -> dict[int, dict[str, Array]]:
         refusal: ImportRefused | None = None
         with _deadline() as options:
             for size in _OPEN_SIZES if any(-1 in value.shape[1:] for value in self.inputs) else (1,):
@@ -107,11 +114,15 @@ class Probe:
         return {value.name: np.asarray(array) for value, array in zip(self.outputs, found, strict=True)}
 
 
-def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+def opened(model: bytes, threads: int, weights: Weights | None) -> onnxruntime.InferenceSession:
+    """A session for a few runs; its weights from outside are there a second time while it lives."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    if weights is not None:
+        options.add_external_initializers_from_files_in_memory([LOCATION], [weights.view], [len(weights.view)])
+        options.add_session_config_entry("session.disable_prepacking", "1")  # another copy of each, for two runs
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as problem:  # as below

@@ -1,5 +1,6 @@
 """What an ONNX file may be: a graph of standard operators with all its weights inside, of bounded size.
 
+Of a graph that came with files of its own, the tensors of its outermost level may lie in those; external.py says where.
 Looks at every node, tensor and nested graph; runs nothing. The versions are those that ONNX Runtime 1.32 serves.
 """
 
@@ -7,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import onnx
@@ -15,6 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import TensorProto
 
 from training.errors import ImportRefused
+from training.importing.weights import Weights, is_outside
 
 MOST_BYTES = 2**31 - 1  # protobuf's own bound of one message
 MOST_NODES = 100_000
@@ -24,6 +27,7 @@ DOMAINS = {"": range(7, 29), "ai.onnx": range(7, 29), "ai.onnx.ml": range(1, 6)}
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
+_ONE_FILE = "save it as one file: onnx.save(model, path, save_as_external_data=False)"
 _EXPORT = "export it again, by torch.onnx.export or skl2onnx for instance"
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _FOREIGN = {
@@ -34,17 +38,31 @@ _FOREIGN = {
 }
 
 
-def check(data: bytes | bytearray) -> onnx.ModelProto:
-    """The model, after every rule; ImportRefused names the first one broken."""
+def check(data: bytes | bytearray, *, with_files: bool = False) -> onnx.ModelProto:
+    """The model, after every rule; ImportRefused names the first one broken. `with_files`: tensors may lie outside."""
     model = _parsed(bytes(data))
     _check_versions(model)
     _check_parts(model)
-    _check_graph(model)
+    _check_graph(model, with_files)
     try:
-        onnx.checker.check_model(model)
+        with _set_aside(model.graph):
+            onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as problem:
         raise ImportRefused(f"the graph is not valid: {brief(problem)}", _EXPORT, code="onnx_invalid") from None
     return model
+
+
+@contextmanager
+def _set_aside(graph: onnx.GraphProto) -> Iterator[None]:
+    """Tensors outside are empty for a while: the checker would look for their files on this machine."""
+    kept = [(tensor, tensor.SerializeToString()) for tensor in graph.initializer if is_outside(tensor)]
+    for tensor, _ in kept:
+        tensor.CopyFrom(TensorProto(name=tensor.name, data_type=TensorProto.FLOAT, dims=[0]))
+    try:
+        yield
+    finally:
+        for tensor, content in kept:
+            tensor.ParseFromString(content)
 
 
 def brief(problem: Exception) -> str:
@@ -121,21 +139,27 @@ class _Count:
     nodes: int = 0
 
 
-def _check_graph(model: onnx.ModelProto) -> None:
+def _check_graph(model: onnx.ModelProto, with_files: bool) -> None:
     versions = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     count = _Count()
-    for graph in _graphs(model.graph, count, 0):
+    for number, graph in enumerate(_graphs(model.graph, count, 0)):
         if not all(isinstance(name, str) for name in _names(graph)):  # protobuf gives bytes where it is no UTF-8
             raise ImportRefused("a name in the graph is not UTF-8", _EXPORT, code="onnx_unreadable")
-        for tensor in _tensors(graph):
-            if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
-                raise ImportRefused(
-                    f"the weights {tensor.name[:80]!r} lie outside the file",
-                    "save it as one file: onnx.save(model, path, save_as_external_data=False)",
-                    code="onnx_external_data",
-                )
+        outermost = not number  # whose initializers external.py looks at, where there are files
+        _check_inside(() if with_files and outermost else graph.initializer, with_files)
+        _check_inside(_tensors_within(graph), with_files)
         for node in graph.node:
             _check_operator(node, versions)
+
+
+def _check_inside(tensors: Iterable[TensorProto], with_files: bool) -> None:
+    for tensor in tensors:
+        if is_outside(tensor):
+            raise ImportRefused(
+                f"the weights {tensor.name[:80]!r} lie outside the file",
+                "only initializers of the outermost graph may lie in another file" if with_files else _ONE_FILE,
+                code="onnx_external_data",
+            )
 
 
 def _graphs(graph: onnx.GraphProto, count: _Count, depth: int) -> Iterator[onnx.GraphProto]:
@@ -165,8 +189,8 @@ def _names(graph: onnx.GraphProto) -> Iterator[object]:
             yield from (attribute.name, attribute.t.name)
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
+def _tensors_within(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """All but the initializers: of sparse tensors and attributes."""
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
     for node in graph.node:
@@ -220,10 +244,13 @@ def parameters(model: onnx.ModelProto) -> int:
     return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _FLOATS)
 
 
-def weights_sha256(model: onnx.ModelProto) -> str:
+def weights_sha256(model: onnx.ModelProto, weights: Weights | None = None) -> str:
     """SHA-256 over names and stored bytes of the weights, in the order of the names."""
     digest = hashlib.sha256()
     for tensor in sorted(model.graph.initializer, key=lambda tensor: tensor.name):
         digest.update(tensor.name.encode() + b"\0")
-        digest.update(tensor.raw_data or tensor.SerializeToString(deterministic=True))
+        if weights is not None and is_outside(tensor):
+            digest.update(weights.of(tensor))
+        else:
+            digest.update(tensor.raw_data or tensor.SerializeToString(deterministic=True))
     return digest.hexdigest()
