@@ -29,7 +29,7 @@ COLUMNS = ("id", "tenant_id", "name", "kind", "state", "progress", "created_at",
 def facts(principal: Principal) -> dict[str, Any]:
     found: dict[str, Any] = {"storage": storage(principal), "counts": counts(principal), **jobs_facts(principal)}
     if "models:read" in principal.scopes:
-        newest = registry.versions().defer("evaluation", "signature", "reasons").order_by("-created_at")
+        newest = registry.versions().defer("evaluation", "signature", "card", "reasons").order_by("-created_at")
         found["models"] = list(newest[:SHOWN])
     if "deployments:read" in principal.scopes:
         found["deployments"] = list(deployments.live().prefetch_related("traffic__version__model")[:SHOWN])

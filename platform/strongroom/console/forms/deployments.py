@@ -1,4 +1,8 @@
-"""The forms that make a deployment and that change one: REST's own bodies, drawn."""
+"""The forms that make a deployment and that change one: REST's own bodies, drawn.
+
+What a field means depends on the version: a language model has pages of context and no classes. The page shows what
+belongs to the chosen one, and of the rest nothing is sent.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from typing import Any
 
 from strongroom.console.forms.document import DocumentForm, choice, flag, text, whole
 from strongroom.console.forms.jobs import without_empty
+from strongroom.console.forms.kinds import KindSelect
+from strongroom.console.templatetags.console import size
 from strongroom.deployments import services
 from strongroom.deployments.api import NewDeployment, SwitchBody
 from strongroom.deployments.models import Deployment
@@ -14,7 +20,10 @@ from strongroom.registry import services as registry
 from strongroom.registry.models import ModelVersion
 
 CHOICES = 500
-LIMITS, POLICY = services.LIMITS, services.POLICY
+LIMITS, LANGUAGE_LIMITS, POLICY = services.LIMITS, services.LANGUAGE_LIMITS, services.POLICY
+LATER = (
+    f"Later answers are 503. Empty: {LIMITS['deadline_ms']:,}, of a language model {LANGUAGE_LIMITS['deadline_ms']:,}."
+)
 
 
 class ServingForm(DocumentForm):
@@ -22,20 +31,31 @@ class ServingForm(DocumentForm):
 
     version = choice("Model version", [])
     concurrency = whole("Requests at once", initial=LIMITS["concurrency"], help="More answer 429.")
-    deadline_ms = whole("Deadline in ms", initial=LIMITS["deadline_ms"], help="Later answers are 503.")
+    deadline_ms = whole("Deadline in ms", help=LATER)
     requests_per_second = whole("Requests a second", help="Empty: no limit.")
+    context_tokens = whole(
+        "Context tokens", help="Prompts and answers of all that run at once. Empty: as many as the model looks back on."
+    )
+    share = flag("Shared pages", help="Cells map one read-only copy of the weights: less memory, slower.")
     max_batch = whole("Largest batch", initial=64, help="What waits while the model computes goes together.")
     top_k = whole("Classes shown", help="The best ones; empty: all.")
     decimals = whole("Decimals shown", help="Fewer tell less about the model; empty: all.")
     scores = flag("Show every class's score", initial=True)
 
     wide = frozenset({"version"})
+    groups: tuple[tuple[str, tuple[str, ...]], ...] = (
+        ("What is served", ("version",)),
+        ("Limits", ("requests_per_second", "concurrency", "deadline_ms", "max_batch", "context_tokens", "share")),
+        ("What callers see", ("top_k", "decimals", "scores")),
+    )
     pointers = {
         "/name": "name",
         "/versions": "version",
         "/limits/concurrency": "concurrency",
         "/limits/deadline_ms": "deadline_ms",
         "/limits/requests_per_second": "requests_per_second",
+        "/context_tokens": "context_tokens",
+        "/share": "share",
         "/batching/max_batch": "max_batch",
         "/output_policy/top_k": "top_k",
         "/output_policy/decimals": "decimals",
@@ -44,18 +64,29 @@ class ServingForm(DocumentForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        versions = ready_versions()
+        self.kinds = {str(version): kind_of(version) for version in versions}
         fields: Any = self.fields
-        fields["version"].choices = [(str(version), _described(version)) for version in ready_versions()]
+        fields["version"].widget = KindSelect(self.kinds)
+        fields["version"].choices = [(str(version), _described(version)) for version in versions]
 
     def build(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        model, _, number = (given.get("version") or "").partition("@")
-        nullable = {key: given.get(key) for key in ("top_k", "decimals")}
+        chosen = given.get("version") or ""
+        model, _, number = chosen.partition("@")
+        limits = without_empty({key: given.get(key) for key in ("concurrency", "deadline_ms")})
+        own = self._of_words(given) if self.kinds.get(chosen) == "language" else self._of_arrays(given)
         return {
             "versions": [{"model": model, "version": int(number)}] if number.isdigit() else [],
-            "limits": {
-                **without_empty({key: given.get(key) for key in ("concurrency", "deadline_ms")}),
-                "requests_per_second": given.get("requests_per_second"),
-            },
+            "limits": {**limits, "requests_per_second": given.get("requests_per_second")},
+            **own,
+        }
+
+    def _of_words(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {"context_tokens": given.get("context_tokens"), "share": bool(given.get("share"))}
+
+    def _of_arrays(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        nullable = {key: given.get(key) for key in ("top_k", "decimals")}
+        return {
             "batching": without_empty({"max_batch": given.get("max_batch")}),
             "output_policy": {**nullable, "scores": bool(given.get("scores"))},
         }
@@ -64,13 +95,13 @@ class ServingForm(DocumentForm):
 class DeployForm(ServingForm):
     """POST /deployments"""
 
-    name = text("Name", placeholder="digits", help="Callers predict at /api/v1/deployments/NAME/predict.")
-    field_order = ["name", "version"]
-    groups = (
-        ("What is served", ("name", "version")),
-        ("Limits", ("requests_per_second", "concurrency", "deadline_ms", "max_batch")),
-        ("What callers see", ("top_k", "decimals", "scores")),
+    name = text(
+        "Name",
+        placeholder="digits",
+        help="Callers predict at /api/v1/deployments/NAME/predict; to /v1/chat/completions it is the model.",
     )
+    field_order = ["name", "version"]
+    groups = (("What is served", ("name", "version")), *ServingForm.groups[1:])
 
     def build(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return {"name": given.get("name") or "", **super().build(given)}
@@ -82,17 +113,12 @@ class DeployForm(ServingForm):
 class SwitchForm(ServingForm):
     """PATCH /deployments/{name}"""
 
-    groups = (
-        ("What is served", ("version",)),
-        ("Limits", ("requests_per_second", "concurrency", "deadline_ms", "max_batch")),
-        ("What callers see", ("top_k", "decimals", "scores")),
-    )
-
     @classmethod
     def of(cls, data: Any, row: Deployment) -> SwitchForm:
         document = services.document(row)
         served = document["versions"]
         now = {"version": f"{served[0]['model']}@{served[0]['version']}"} if served else {}
+        now |= {key: document[key] for key in ("context_tokens", "share")}
         return cls(data, initial=now | document["limits"] | document["batching"] | document["output_policy"])
 
     def check(self, document: dict[str, Any]) -> None:
@@ -101,8 +127,13 @@ class SwitchForm(ServingForm):
 
 def ready_versions() -> list[ModelVersion]:
     rows = registry.versions().filter(state=ModelVersion.State.READY).order_by("-created_at")
-    return list(rows.defer("evaluation", "signature", "reasons")[:CHOICES])
+    return list(rows.defer("evaluation", "signature", "card", "reasons")[:CHOICES])
+
+
+def kind_of(version: ModelVersion) -> str:
+    return "language" if version.format in services.LANGUAGE_FORMATS else "arrays"
 
 
 def _described(version: ModelVersion) -> str:
-    return f"{version} · {version.model.task}, {version.stage}"
+    what = "language model" if kind_of(version) == "language" else version.model.task
+    return f"{version} · {what}, {size(version.size_bytes)}, {version.stage}"

@@ -112,7 +112,9 @@ def flag(label: str, *, help: str = "", **options: Any) -> Any:
     )
 
 
-def long_text(label: str, *, rows: int = 6, code: bool = False, help: str = "", **options: Any) -> Any:
-    attrs = {"rows": rows, "spellcheck": "false", **({"class": "sr-code"} if code else {})}
+def long_text(
+    label: str, *, rows: int = 6, code: bool = False, help: str = "", placeholder: str = "", **options: Any
+) -> Any:
+    attrs = {"rows": rows, "spellcheck": "false", "placeholder": placeholder, **({"class": "sr-code"} if code else {})}
     widget = widgets.UnfoldAdminTextareaWidget(attrs=attrs)
     return forms.CharField(label=label, required=False, help_text=help, widget=widget, **options)

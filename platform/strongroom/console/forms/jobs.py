@@ -1,4 +1,4 @@
-"""The two forms that submit a job: a training, and the import of an uploaded ONNX file. Both build a job spec."""
+"""The two forms that submit a job: a training, and the import of an uploaded model. Both build a job spec."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ MODELS = [
     ("mlp", "mlp: fully connected, for tables and images"),
     ("linear", "linear: one layer, the honest baseline"),
 ]
+IMPORT_TASKS = [
+    *TASKS,
+    ("generation", "generation: text goes on"),
+    ("embedding", "embedding: a vector"),
+    ("other", "other: outputs as they are"),
+]
+FILES = [
+    ("", "by the file's name"),
+    ("onnx", "ONNX: one file"),
+    ("onnx-zip", "ZIP: ONNX and its weights beside"),
+    ("gguf", "GGUF: a language model"),
+    ("safetensors-zip", "ZIP: a folder of safetensors"),
+]
+WEIGHTS = [("keep", "keep: as they came"), ("q4_0", "q4_0: small and fast"), ("bf16", "bf16: faithful")]
 LOSSES = [("auto", "what fits the task"), ("cross_entropy", "cross-entropy"), ("mse", "mean squared error")]
 OPTIMIZERS = [("sgd", "SGD"), ("adamw", "AdamW")]
 SPLITS = [("stratified", "stratified"), ("random", "random")]
@@ -152,32 +166,47 @@ OPTIMIZER_FIELDS = {"name": "optimizer", "lr": "lr", "momentum": "momentum"}
 
 
 class ImportForm(DocumentForm):
-    """What an uploaded ONNX file is; its artefact's id is set by the script that sent it."""
+    """What an uploaded model is; its artefact's id is set by the script that sent it, which also reads the format."""
 
     model = text("Name", help="The model that it becomes a version of.", placeholder="resnet-cats")
-    task = choice("Task", [*TASKS, ("embedding", "embedding: a vector"), ("other", "other: outputs as they are")])
+    format = choice("File", FILES, required=False)
+    task = choice("Task", IMPORT_TASKS)
+    weights = choice("Weights", WEIGHTS, required=False, help="Written anew where they are not kept.")
     classes = long_text(
         "Classes", rows=4, help="For a classification: their names in the order of the output, a line each."
     )
     artefact = forms.CharField(required=False, widget=forms.HiddenInput)
 
-    pointers = {"/name": "model", "/model": "model", "/task": "task", "/classes": "classes", "/artefact": "artefact"}
+    pointers = {
+        "/name": "model",
+        "/model": "model",
+        "/register/model": "model",
+        "/task": "task",
+        "/weights": "weights",
+        "/classes": "classes",
+        "/artefact": "artefact",
+    }
 
     def build(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Weights belong to a generation, classes to a classification: elsewhere they were not shown."""
+        task = given.get("task")
         names = [line.strip() for line in (given.get("classes") or "").splitlines() if line.strip()]
         document = {
             "kind": "import",
             "name": given.get("model"),
             "model": given.get("model"),
-            "task": given.get("task"),
+            "task": task,
             "artefact": given.get("artefact"),
-            "classes": names or None,
+            "weights": given.get("weights") if task == "generation" else None,
+            "classes": names if task == "classification" else None,
         }
         return without_empty(document)
 
     def check(self, document: dict[str, Any]) -> None:
         if "artefact" not in document:
-            raise Invalid.all([FieldError("/artefact", "missing", "choose the ONNX file; it is sent when you submit")])
+            raise Invalid.all(
+                [FieldError("/artefact", "missing", "choose the ONNX file, GGUF file or zip; it is sent on submit")]
+            )
         jobs.validate(document)
 
 

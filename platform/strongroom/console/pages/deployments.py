@@ -10,9 +10,12 @@ from django.contrib import admin, messages
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from unfold.decorators import display
 
+from strongroom.console import cards
 from strongroom.console.forms.deployments import DeployForm, SwitchForm
+from strongroom.console.forms.playground import ChatForm
 from strongroom.console.members import TenantAdmin, actor_of, principal_of
 from strongroom.console.templatetags.console import ago, badge
 from strongroom.deployments import services
@@ -21,6 +24,11 @@ from strongroom.registry.models import ModelVersion
 
 State = Deployment.State
 MOVING = (State.LOADING, State.DRAINING)
+TEMPLATES: dict[cards.Takes, str] = {
+    "arrays": "console/deployment_arrays.html",
+    "words": "console/deployment_words.html",
+    "texts": "console/deployment_texts.html",
+}
 SMALL = 256  # values of an input that an example spells out
 
 
@@ -28,7 +36,7 @@ class DeploymentAdmin(TenantAdmin):
     slug, list_title = "deployments", "Deployments"
     view_scope, change_scope = "deployments:read", "deployments:write"
     adds = {"deploy": "Deploy a model"}
-    object_template, live_template = "console/deployment.html", "console/deployment_live.html"
+    object_template, live_template = TEMPLATES["arrays"], "console/deployment_live.html"
     verbs = ("switch", "stop")
     list_display = ("name", "shown_state", "shown_version", "device", "shown_created")
     list_filter = ("state",)
@@ -57,13 +65,17 @@ class DeploymentAdmin(TenantAdmin):
         return {
             "document": services.document(obj),
             "version": version,
-            "input": kind_of_input(version),
-            "example": example_of(version),
             "live": live,
             "form": SwitchForm.of(None, obj) if live and self.may_change(request) else None,
             "may_predict": live and "predict" in principal_of(request).scopes,
             "origin": f"{request.scheme}://{request.get_host()}",
+            **asked_by(version),
         }
+
+    def object_page(self, request: HttpRequest, obj: Deployment, status: int = 200, **context: Any) -> TemplateResponse:
+        """With the box that fits what the version takes."""
+        shown = self.object_context(request, obj) | context
+        return self.page(request, TEMPLATES[shown["takes"]], str(obj), status, object=obj, **shown)
 
     def is_moving(self, obj: Deployment) -> bool:
         return obj.state in MOVING
@@ -89,6 +101,15 @@ class DeploymentAdmin(TenantAdmin):
 
     def stop(self, request: HttpRequest, row: Deployment) -> None:
         services.stop(actor_of(request), row.name)
+
+
+def asked_by(version: ModelVersion | None) -> dict[str, Any]:
+    """What the page says of how the version is asked."""
+    takes = cards.takes(version)
+    if takes == "arrays" or version is None:
+        return {"takes": takes, "input": kind_of_input(version), "example": example_of(version)}
+    chats = bool((version.signature or {}).get("chat"))
+    return {"takes": takes, "chats": chats, "settings": ChatForm(chats=chats) if takes == "words" else None}
 
 
 def inputs_of(version: ModelVersion | None) -> list[dict[str, Any]]:

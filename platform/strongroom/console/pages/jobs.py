@@ -1,4 +1,4 @@
-"""Jobs in the panel: the list, the form that submits a training, the page that moves while a job runs."""
+"""Jobs in the panel: the list, the forms that train or bring a model, the page that moves while a job runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVENTS = 20_000  # metric events read for the curves: the last ones
 class JobAdmin(TenantAdmin):
     slug, list_title = "jobs", "Jobs"
     view_scope, change_scope = "jobs:read", "jobs:write"
-    adds = {"train": "Submit training job", "bring": "Import an ONNX model"}
+    adds = {"train": "Submit training job", "bring": "Bring a model"}
     object_template, live_template = "console/job.html", "console/job_live.html"
     verbs = ("cancel", "retry", "delete")
     list_display = ("name", "shown_state", "kind", "shown_progress", "shown_duration", "shown_created")
@@ -110,7 +110,7 @@ class JobAdmin(TenantAdmin):
         def submit(document: dict[str, Any]) -> HttpResponse:
             return redirect(self.url("change", services.submit(actor_of(request), document).id))
 
-        return self.filled(form, submit) or self.form_page(request, "console/import.html", "Import an ONNX model", form)
+        return self.filled(form, submit) or self.form_page(request, "console/import.html", "Bring a model", form)
 
 
 def is_cancelling(job: Job) -> bool:

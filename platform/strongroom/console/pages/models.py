@@ -1,4 +1,5 @@
-"""Model versions in the panel: the list, and what a version is: how good, made of what, served where."""
+"""Model versions in the panel: the list, and what a version is: how good, made of what, served where; of an imported
+one also what it says of itself and what was checked."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from unfold.decorators import display
 
+from strongroom.console import cards
 from strongroom.console.members import TenantAdmin, actor_of, principal_of
 from strongroom.console.templatetags.console import ago, badge, number, size
 from strongroom.datasets import services as datasets
@@ -87,6 +89,7 @@ class ModelVersionAdmin(TenantAdmin):
             "job": job,
             "dataset": dataset,
             "metrics": by_part(obj.metrics),
+            "card": cards.facts(document["card"]),
             "matrix": shaded(evaluation.get("confusion"), signature.get("classes")),
             "served": list(deployments.live().filter(traffic__version=obj)),
             "deploy_url": self._deploy_url(obj) if "deployments:write" in scopes else None,

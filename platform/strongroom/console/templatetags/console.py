@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from strongroom import ids
+from strongroom.console import cards
 from strongroom.rest.bodies import moment
 
 register = template.Library()
@@ -93,6 +94,12 @@ def pretty(value: Any) -> str:
 def attribute(value: Any) -> str:
     """JSON for a data attribute (escaped where it is written)."""
     return json.dumps(value, separators=(",", ":"))
+
+
+@register.filter
+def checks(version: Any) -> list[str]:
+    """What the import of a model version checked."""
+    return cards.report(version.card)
 
 
 @register.filter

@@ -21,19 +21,30 @@ document.addEventListener("submit", event => {
   if (question && !confirm(question)) event.preventDefault();
 });
 
-// Momentum belongs to sgd: with another optimizer the field is neither shown nor sent.
-function followOptimizer() {
-  const optimizer = document.getElementById("id_optimizer");
-  const momentum = document.getElementById("id_momentum");
-  if (!optimizer || !momentum) return;
-  const follow = () => {
-    const field = momentum.closest("[data-field]");
-    field.hidden = momentum.disabled = optimizer.value !== "sgd" && !field.querySelector(".sr-error");
-  };
-  optimizer.addEventListener("change", follow);
-  follow();
+// Fields that belong to a choice: with another one they are neither shown nor sent. Of a choice that says of which kind
+// it is (a model version) the kind counts. "" is no choice at all.
+const BELONGS = [
+  ["optimizer", ["sgd"], ["momentum"]],
+  ["task", ["generation"], ["weights"]],
+  ["task", ["classification"], ["classes"]],
+  ["version", ["language"], ["context_tokens", "share"]],
+  ["version", ["arrays", ""], ["max_batch", "top_k", "decimals", "scores"]],
+];
+
+function belong(choice, wanted, field) {
+  const place = field.closest("[data-field]"), chosen = choice.selectedOptions[0];
+  const shown = wanted.includes(chosen?.dataset.kind ?? choice.value);
+  place.hidden = field.disabled = !shown && !place.querySelector(".sr-error");
 }
-followOptimizer();
+
+for (const [name, wanted, fields] of BELONGS) {
+  const choice = document.getElementById(`id_${name}`);
+  for (const field of fields.map(each => document.getElementById(`id_${each}`))) {
+    if (!choice || !field) continue;
+    choice.addEventListener("change", () => belong(choice, wanted, field));
+    belong(choice, wanted, field);
+  }
+}
 
 // A moving part that is no longer there (signed out, deleted, another tenant chosen): show what is there instead.
 document.addEventListener("htmx:beforeSwap", event => {

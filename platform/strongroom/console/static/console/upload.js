@@ -7,7 +7,9 @@ const input = document.getElementById("file");
 input.hasChangeListener = true;  // else unfold, once all is loaded, looks for a text field beside it and falls
 const sending = form.querySelector("[data-sending]");
 const failed = form.querySelector("[data-failed]");
-const FORMATS = { csv: "csv", npz: "npz", zip: "images" };
+const isModel = Boolean(form.elements.model);
+const FORMATS = isModel ? { onnx: "onnx", gguf: "gguf" } : { csv: "csv", npz: "npz", zip: "images" };
+const ZIPPED = ["onnx-zip", "safetensors-zip"];  // a zip's name does not say which
 
 function chosen() {
   const file = input.files[0];
@@ -16,6 +18,19 @@ function chosen() {
   form.querySelector("[data-name]").textContent = `${file.name} · ${size(file.size)}`;
   const name = form.elements.name || form.elements.model;
   if (!name.value) name.value = plain(file.name);
+  if (isModel) guess(ending(file));
+}
+
+function ending(file) {
+  return file.name.split(".").pop().toLowerCase();
+}
+
+// What the ending says of a model; whoever brings a zip says what is in it.
+function guess(kind) {
+  const { format, task } = form.elements;
+  if (kind !== "zip" || !ZIPPED.includes(format.value)) format.value = FORMATS[kind] || "";
+  if (kind === "gguf") task.value = "generation";
+  task.dispatchEvent(new Event("change", { bubbles: true }));
 }
 
 function plain(fileName) {
@@ -30,17 +45,18 @@ function size(bytes) {
   return `${unit ? bytes.toFixed(1) : bytes} ${units[unit]}`;
 }
 
+function format(file) {
+  return form.elements.format.value || FORMATS[ending(file)];
+}
+
 function address(file) {
-  const name = (form.elements.name || form.elements.model).value.trim();
-  const query = new URLSearchParams();
-  if (form.elements.target) {
-    query.set("format", form.elements.format.value || FORMATS[file.name.split(".").pop().toLowerCase()] || "csv");
-    query.set("target", form.elements.target.value);
-    query.set("modality", form.elements.modality.value);
-  } else {
-    query.set("format", "onnx");
+  const { name, model, target, modality } = form.elements;
+  const query = new URLSearchParams({ format: format(file) || "csv" });
+  if (!isModel) {
+    query.set("target", target.value);
+    query.set("modality", modality.value);
   }
-  return `${form.dataset.route.replace("NAME", encodeURIComponent(name))}?${query}`;
+  return `${form.dataset.route.replace("NAME", encodeURIComponent((name || model).value.trim()))}?${query}`;
 }
 
 function send(file, done) {
@@ -91,6 +107,7 @@ form.addEventListener("submit", event => {
   }
   if (!file) return;  // a model that is here already: the form alone goes to Django
   event.preventDefault();
+  if (!format(file)) return refuse({ detail: "Say what the file is: its name does not tell." });
   send(file, answer => { form.elements.artefact.value = answer.artefact; input.value = ""; form.submit(); });
 });
 input.addEventListener("change", chosen);

@@ -1,0 +1,33 @@
+"""What is set beside the box in which one asks a model in words. It is only shown: the script makes requests of it."""
+
+from __future__ import annotations
+
+from django import forms
+
+from strongroom.console.forms.document import long_text, number, whole
+
+SCHEMA = """{"type": "object",
+ "properties": {"city": {"type": "string"}},
+ "required": ["city"],
+ "additionalProperties": false}"""
+
+
+class ChatForm(forms.Form):
+    """The fields of POST /v1/chat/completions that the chat box sends, by their names; empty: the model's default."""
+
+    system = long_text("System prompt", rows=2)
+    temperature = number("Temperature", min_value=0, max_value=2, help="0: the likeliest word.")
+    top_p = number("Top p", min_value=0, max_value=1)
+    max_tokens = whole("Max tokens", initial=512, min_value=1, help="Empty: to the context's end.")
+    seed = whole("Seed", help="The same seed draws alike.")
+    stop = long_text("Stop at", rows=2, help=r"A text a line; \n stands for a new line.")
+    schema = long_text("Answer as JSON of this schema", rows=4, code=True, placeholder=SCHEMA)
+
+    of_chats = ("system", "schema")  # what a model without a chat template does not know
+    wide = frozenset({"system", "stop", "schema"})
+
+    def __init__(self, *, chats: bool) -> None:
+        super().__init__(prefix="chat")
+        if not chats:
+            for name in self.of_chats:
+                del self.fields[name]
