@@ -19,7 +19,12 @@ NO_TORCH = (
 CHECKS: dict[str, list[str]] = {
     "format": ["ruff", "format", "--check", "-q", "."],
     "lint": ["ruff", "check", "-q", "."],
-    "types": ["mypy", "platform/sealing", "platform/sandbox", "platform/strongroom", "inference", "training"],
+    "types": [
+        "mypy",
+        *(f"platform/{name}" for name in ("sealing", "sandbox", "chat", "strongroom")),
+        "inference",
+        "training",
+    ],
     "imports": ["lint-imports"],
     "no torch": ["python", "-c", NO_TORCH],
     "migrations": ["python", "manage.py", "makemigrations", "--check", "--dry-run"],

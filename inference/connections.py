@@ -17,28 +17,34 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import orjson
 
 from inference.errors import InferenceError, InputRefused, LoadFailed, ProtocolError
-from inference.loading import LoadOrder, load
+from inference.loading import KEY_BYTES, BaseOrder, LoadOrder, load
 from inference.memory import resident_bytes
 from inference.protocol import (
     ANSWER,
     CANCEL,
+    COUNT,
     DESCRIBE,
+    EMBED,
     ERROR,
+    GENERATE,
+    GIVE,
     HEAD,
     INFER,
     LOAD,
     MAX_FRAME_BYTES,
     STATS,
     UNLOAD,
+    WINDOW,
     Buffer,
     Frame,
     FrameReader,
     frame_parts,
 )
-from inference.requests import Model, Request
+from inference.requests import Request
 
 if TYPE_CHECKING:
-    from inference.cell import Cell
+    from inference.cell import Cell, Loaded
+    from inference.language.serving import Generation
 
 SMALL_BYTES: Final = 64 << 10
 
@@ -52,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None
         self._out: list[Buffer] = []
         self.waiting: dict[int, Request] = {}
+        self.generating: dict[int, Generation] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -60,6 +67,8 @@ class Connection(asyncio.Protocol):
         self._transport = None
         for request in list(self.waiting.values()):
             self._cell.scheduler.drop(request)
+        for generation in list(self.generating.values()):
+            generation.cancel(silently=True)
 
     def pause_writing(self) -> None:
         """The other side reads too slowly: nothing more is taken from it until it does."""
@@ -82,15 +91,23 @@ class Connection(asyncio.Protocol):
         kind, number = frame.kind, frame.request
         try:
             if kind == INFER:
-                if number in self.waiting:
-                    raise ProtocolError(f"request {number} is in flight already")
+                self._check_new(number)
                 plan = self._cell.plan(frame)
                 deadline = now + frame.deadline_ms / 1000 if frame.deadline_ms else math.inf
                 self._cell.scheduler.put(Request(self, number, plan, frame.body, now, deadline))
+            elif kind == GENERATE:
+                self._check_new(number)
+                fields = frame.fields()
+                self._cell.language_model(fields).generate(self, frame, fields, now)
+            elif kind == EMBED:
+                deadline = now + frame.deadline_ms / 1000 if frame.deadline_ms else math.inf
+                self._cell.encoding(frame.fields()).put(self, number, bytes(frame.body), deadline)
+            elif kind == WINDOW:
+                self._widen(frame)
             elif kind == CANCEL:
-                request = self.waiting.get(number)
-                if request is not None:
-                    self._cell.scheduler.drop(request)
+                self._cancel(number)
+            elif kind == COUNT:
+                self._cell.language_model(frame.fields()).count(self, frame)
             elif kind == DESCRIBE:
                 self._write(describe(self._cell.model(frame.fields()), number))
             else:
@@ -100,7 +117,27 @@ class Connection(asyncio.Protocol):
                 self._cell.scheduler.errors += 1
             self.refuse(number, error)
 
+    def _check_new(self, number: int) -> None:
+        if number in self.waiting or number in self.generating:
+            raise ProtocolError(f"request {number} is in flight already")
+
+    def _cancel(self, number: int) -> None:
+        if (request := self.waiting.get(number)) is not None:
+            self._cell.scheduler.drop(request)
+        elif (generation := self.generating.get(number)) is not None:
+            generation.cancel()
+
+    def _widen(self, frame: Frame) -> None:
+        tokens = frame.fields().get("tokens")
+        if type(tokens) is not int or not 0 < tokens < 1 << 31:
+            raise ProtocolError("a window without its tokens")
+        if (generation := self.generating.get(frame.request)) is not None:
+            generation.model.widen(generation, tokens)
+
     def answer(self, request: Request, parts: tuple[Buffer, ...]) -> None:
+        self._write(parts)
+
+    def send(self, parts: list[Buffer]) -> None:
         self._write(parts)
 
     def refuse(self, number: int, error: InferenceError) -> None:
@@ -168,6 +205,9 @@ class AgentConnection:
             if frame.kind == LOAD:
                 self._load(frame, whole)
                 return
+            if frame.kind == GIVE:
+                self._give(frame, whole)
+                return
             if frame.kind == UNLOAD:
                 self._cell.unload(frame.fields(), lambda: self.send(frame_parts(ANSWER, number, {"unloaded": True})))
             elif frame.kind == STATS:
@@ -180,24 +220,48 @@ class AgentConnection:
             self.send(error_parts(number, error))
 
     def _load(self, frame: Frame, whole: bytearray) -> None:
-        if not self._descriptors:
-            raise ProtocolError("a load without its descriptor")
-        descriptor = self._descriptors.pop(0)
+        descriptors, self._descriptors = self._descriptors, []
         try:
             order = LoadOrder.read(frame)
+            if len(descriptors) != (1 if order.base is None else 2):
+                raise ProtocolError("a load without its descriptors")
         except BaseException:
-            os.close(descriptor)
+            close(descriptors)
             raise
         finally:
             frame.body.release()
             whole[:] = bytes(len(whole))
-        if self._cell.tenant not in (None, order.tenant):
-            os.close(descriptor)
+        if self._cell.tenant not in (None, order.for_tenant):
+            close(descriptors)
             order.forget()
             raise LoadFailed("this cell belongs to another tenant")
-        self._cell.tenant = order.tenant
-        task = self._cell.loop.run_in_executor(None, load, order, descriptor, self._cell.threads)
+        self._cell.tenant = order.for_tenant
+        task = self._cell.loop.run_in_executor(None, load, order, descriptors, self._cell.place)
         task.add_done_callback(lambda done: self._loaded(frame.request, order, done))
+
+    def _give(self, frame: Frame, whole: bytearray) -> None:
+        """Decrypts weights for other cells to map; a cell that gives loads nothing, and ends after it."""
+        from inference.language.loading import decrypted  # the extra `language` may not be installed
+
+        descriptors, self._descriptors = self._descriptors, []
+        try:
+            order = BaseOrder.read(frame.fields() | {"version": ""}, bytes(frame.body[:KEY_BYTES]))
+            if len(descriptors) != 1:
+                raise ProtocolError("a give without its descriptor")
+            given = decrypted(order, descriptors[0])
+        except (KeyError, ValueError, TypeError) as error:
+            raise ProtocolError(f"a give frame without its fields ({type(error).__name__})") from None
+        finally:
+            frame.body.release()
+            whole[:] = bytes(len(whole))
+            close(descriptors)
+        try:
+            parts = b"".join(frame_parts(ANSWER, frame.request, {"given": True}))
+            socket.send_fds(self._socket, [parts], [given])
+        except OSError:
+            self._ended()
+        finally:
+            os.close(given)
 
     def _loaded(self, number: int, order: LoadOrder, done: asyncio.Future[Any]) -> None:
         failure = done.exception()
@@ -206,8 +270,8 @@ class AgentConnection:
         elif failure is not None:
             self.send(error_parts(number, LoadFailed(f"the model was not loaded ({type(failure).__name__})")))
         else:
-            engine, seconds = done.result()
-            self._cell.adopt(Model(order.deployment, order.version, engine, order.max_batch))
+            model, seconds = done.result()
+            self._cell.adopt(model)
             fields = {"loaded": True, "seconds": seconds, "resident_bytes": resident_bytes()}
             self.send(frame_parts(ANSWER, number, fields))
 
@@ -219,6 +283,11 @@ class AgentConnection:
             self._ended()
 
 
+def close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
 def read_whole(whole: bytearray) -> Frame:
     frames = FrameReader().feed(cast(bytes, whole))
     if len(frames) != 1:
@@ -226,9 +295,9 @@ def read_whole(whole: bytearray) -> Frame:
     return frames[0]
 
 
-def describe(model: Model, number: int) -> list[Buffer]:
+def describe(model: Loaded, number: int) -> list[Buffer]:
     fields = {"model": model.name, "version": model.version, "max_batch": model.max_batch}
-    return frame_parts(DESCRIBE, number, fields, [orjson.dumps(model.signature.to_json())])
+    return frame_parts(DESCRIBE, number, fields, [orjson.dumps(model.interface.to_json())])
 
 
 def error_parts(number: int, error: InferenceError) -> list[Buffer]:

@@ -36,7 +36,17 @@ UNLOAD: Final = 5
 DESCRIBE: Final = 6
 STATS: Final = 7
 CANCEL: Final = 8
-KINDS: Final = frozenset(range(INFER, CANCEL + 1))
+# Language models: many answers to one request.
+GENERATE: Final = 10
+TOKENS: Final = 11
+DONE: Final = 12
+EMBED: Final = 13
+EMBEDDED: Final = 14
+COUNT: Final = 15
+COUNTED: Final = 16
+WINDOW: Final = 17
+GIVE: Final = 18
+KINDS: Final = frozenset((*range(INFER, CANCEL + 1), *range(GENERATE, GIVE + 1)))
 
 DTYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "BOOL": np.dtype("?"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from inference.engine import ArrayEngine
 from inference.errors import InferenceError, InputRefused, ModelUnknown
@@ -124,11 +124,17 @@ class Model:
     waiting: Waiting = field(default_factory=Waiting)
     item_seconds: float = 1.0  # of a computation, pessimistic: rises at once, falls slowly
     requests: int = 0
+    encoding: Any = None  # of a text encoder: what waits for embeddings (inference/language/encoding.py)
     retired: Callable[[], None] | None = None  # called when the last request is out; nothing new is taken in
     answer_heads: dict[Key, tuple[bytes, int]] = field(default_factory=dict)
 
     @property
     def signature(self) -> Signature:
+        return self.engine.signature
+
+    @property
+    def interface(self) -> Signature:
+        """What the model takes and gives, whatever its kind."""
         return self.engine.signature
 
     @property

@@ -8,7 +8,9 @@ and later `ended` out.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -29,6 +31,8 @@ def main() -> None:
     channel = socket.socket(fileno=CHANNEL)
     children: dict[int, int] = {}  # pidfd → pid
     decode.import_pillow()
+    with contextlib.suppress(ImportError):  # the extra `language` may not be installed
+        importlib.import_module("inference.language.loading")
     gc.freeze()  # what exists now stays shared with the children: the collector writes no marks into it
     channel.send(b'{"type": "ready", "pid": %d}' % os.getpid())
     while True:
@@ -71,6 +75,7 @@ def _fork(order: dict[str, Any], listening: int, agent: int, ours: list[int]) ->
         profile=str(order["profile"]),
         memory_bytes=int(order["memory_bytes"]),
         threads=int(order["threads"]),
+        language_threads=int(order.get("language_threads", 1)),
         mode=order.get("mode", "auto"),
         parent=os.getpid(),
     )

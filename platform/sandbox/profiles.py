@@ -23,7 +23,7 @@ GIB = 1 << 30
 DEFAULT_MEMORY_BYTES = 4 * GIB
 
 # Our packages that run inside, found by name: never a folder of sys.path, which would open the repository.
-CODE_PACKAGES = ("sealing", "sandbox", "inference", "training")
+CODE_PACKAGES = ("sealing", "sandbox", "chat", "inference", "training")
 SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 # Read by the dynamic loader, glibc (number of processors, size of the stack), torch's and ONNX Runtime's cpuinfo.
 # Below /proc only this very process, and of it neither memory nor environment.
