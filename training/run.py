@@ -29,6 +29,7 @@ MEMORY_VARIABLE = "STRONGROOM_MEMORY_BYTES"
 KINDS: Mapping[str, str] = MappingProxyType(
     {
         "train": "training.kinds.train",
+        "finetune": "training.kinds.finetune",
         "check": "training.kinds.check",
         "import": "training.kinds.import_model",
         "predict": "training.kinds.predict",

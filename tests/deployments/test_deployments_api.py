@@ -35,6 +35,8 @@ def test_a_new_deployment_is_answered_to_the_letter(acme: Deposit) -> None:
         "device": "cpu",
         "replicas": {"min": 1, "max": 1, "ready": 0},
         "batching": {"max_batch": 64, "max_delay_ms": 0},
+            "context_tokens": None,
+            "share": False,
         "limits": {"requests_per_second": None, "concurrency": 64, "deadline_ms": 30000},
         "output_policy": {"top_k": None, "decimals": None, "scores": True},
         "error": None,

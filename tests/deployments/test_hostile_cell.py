@@ -18,6 +18,7 @@ from inference.protocol import (
     ERROR,
     HEAD,
     STATS,
+    AnswerReader,
     FrameReader,
     Header,
     encode,
@@ -28,7 +29,7 @@ from inference.protocol import (
     padded,
 )
 from strongroom.deployments.cells import Cell, CellLost, LoadRefused
-from strongroom.deployments.connection import CellConnection
+from strongroom.deployments.connection import One
 from strongroom.errors import Invalid
 
 
@@ -92,13 +93,12 @@ def answered(outputs: dict[str, Any]) -> Any:
     """What the edge makes of an answer with these outputs."""
 
     async def whole() -> Any:
-        connection = CellConnection(asyncio.get_running_loop())
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         described, body = pack_tensors(outputs)
         header = pack_answer(pack_answer_outputs(described), 1, 1, 1)
         frame = frame_head(ANSWER, 1, 0, Header(len(header), padded(header)), sum(map(len, body)))
         (read,) = FrameReader().feed(b"".join([*frame, *map(bytes, body)]))
-        connection._settle(future, read)
+        One(future, 0.0, AnswerReader()).took(read)
         return await future
 
     return asyncio.run(whole())

@@ -30,7 +30,7 @@ class Desk:
 
     def __init__(self, zygote: Zygote, folder: Path) -> None:
         numbers = itertools.count(1)
-        ties = Ties(zygote, folder, self.order, self.told, lambda: None, lambda: f"{next(numbers)}.sock")
+        ties = Ties(zygote, folder, self.order, self.shared, self.told, lambda: None, lambda: f"{next(numbers)}.sock")
         self.keeper = Keeper(TENANT, "cpu", ties)
         self.answers: dict[UUID, list[bytes | Exception | str]] = {}
         self.reports: list[Report] = []
@@ -45,6 +45,9 @@ class Desk:
             return sealed(TENANT, *graphs.mlp())
         assert isinstance(answer, bytes)
         return sealed(TENANT, answer, graphs.mlp()[1])
+
+    async def shared(self, order: Order) -> None:
+        raise AssertionError("nothing here is public")
 
     def told(self, report: Report) -> None:
         self.reports.append(report)

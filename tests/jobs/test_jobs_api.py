@@ -66,7 +66,7 @@ def test_jobs_are_listed_newest_first_by_state_kind_and_name(acme: Deposit, digi
     taken()
     listed = acme.api.get("/api/v1/jobs?limit=2").json()
     assert [job["name"] for job in listed["data"]] == ["c", "b"]
-    assert [list(job) for job in listed["data"]] == [FIELDS, FIELDS]
+    assert [list(job) for job in listed["data"]] == [[*FIELDS, "spec_sha256"]] * 2
     following = acme.api.get(f"/api/v1/jobs?limit=2&cursor={listed['next_cursor']}").json()
     assert [job["name"] for job in following["data"]] == ["a"]
     assert [job["name"] for job in acme.api.get("/api/v1/jobs?state=running").json()["data"]] == ["a"]

@@ -170,7 +170,7 @@ def test_a_fault_has_its_path_its_code_and_the_nearest_name(
 
 
 NOT_IMPLEMENTED: list[tuple[Json, str, str]] = [
-    (document(kind="finetune"), "/kind", "train"),
+    (document(kind="optimize"), "/kind", "train"),
     (document(task="multilabel"), "/task", "classification, regression"),
     (document(modality="text"), "/modality", "auto, tabular, image"),
     (document(privacy={"dp": {}}), "/privacy", "split, model, train"),
@@ -266,7 +266,7 @@ def test_the_messages_name_the_limit_and_the_value() -> None:
 
 def test_kinds_that_we_make_ourselves_are_refused_where_only_submitted_ones_are_taken() -> None:
     (problem,) = problems({"kind": "check", "dataset": {"name": "digits"}}, kinds=SUBMITTED)
-    assert (problem.path, problem.code, problem.hint) == ("/kind", "not_implemented", "implemented: train, import")
+    assert (problem.path, problem.code, problem.hint) == ("/kind", "not_implemented", "implemented: train, finetune, import")
 
 
 @pytest.mark.parametrize("content", [None, [], "train", 3])

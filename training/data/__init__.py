@@ -1,7 +1,8 @@
 """Data sets as arrays, and the door to them: `load` reads a sealed data set into memory, never to a file.
 
 Formats: csv, npz, zip of images by class folder. Every defect of the file is a `DataRefused` with a code of its own;
-what the spec asks and the data cannot give is `DatasetContradictsSpec`. It knows no network and no loop.
+what the spec asks and the data cannot give is `DatasetContradictsSpec`. It knows no network and no loop. Conversations
+are no arrays: chat_jsonl.py reads them by itself.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 
 from pydantic import ValidationError
 
+from training.spec.finetune import FinetuneSpec
 from training.spec.kinds import KINDS, PLANNED_KINDS, CheckSpec, ImportSpec, PredictSpec, Spec, TrainSpec
 from training.spec.problems import Problem, SpecProblems, choice_problem, translate
 from training.spec.rules import broken_rules
@@ -22,6 +23,7 @@ from training.spec.rules import broken_rules
 __all__ = [
     "SUBMITTED",
     "CheckSpec",
+    "FinetuneSpec",
     "ImportSpec",
     "PredictSpec",
     "Problem",
@@ -33,7 +35,7 @@ __all__ = [
     "sha256",
 ]
 
-SUBMITTED = ("train", "import")  # what POST /jobs takes; the other kinds are documents that we make ourselves
+SUBMITTED = ("train", "finetune", "import")  # what POST /jobs takes; the other kinds are documents that we make ourselves
 
 
 def load(document: object, *, kinds: Collection[str] = tuple(KINDS)) -> Spec:
@@ -55,7 +57,7 @@ def load(document: object, *, kinds: Collection[str] = tuple(KINDS)) -> Spec:
     if problems:
         # misspelt fields first: what follows is often due to them
         raise SpecProblems(sorted(problems, key=lambda problem: problem.code != "extra_forbidden"))
-    return spec.filled() if isinstance(spec, TrainSpec) else spec
+    return spec.filled() if isinstance(spec, TrainSpec | FinetuneSpec) else spec
 
 
 def canonical(spec: Spec) -> bytes:

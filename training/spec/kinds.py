@@ -1,4 +1,4 @@
-"""One document per kind of job: train and import are submitted, check and predict are made by the platform."""
+"""One document per kind of job: train, finetune and import are submitted, check and predict are the platform's own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from training.spec.data import DatasetReference, Name, Section, Split
+from training.spec.finetune import FinetuneSpec
 from training.spec.model import Model
 from training.spec.problems import Planned
 from training.spec.resources import Register, Resources
@@ -52,7 +53,8 @@ class TrainSpec(Section):
 
 
 class ImportSpec(Section):
-    """Take in an ONNX file that was uploaded."""
+    """Take in a model that was uploaded. `weights`: of a language model, as they came, smaller and faster (q4_0), or
+    faithful (bf16)."""
 
     kind: Literal["import"]
     api: Api = "strongroom/v1"
@@ -60,8 +62,9 @@ class ImportSpec(Section):
     artefact: Annotated[str, Field(pattern=r"^art_[0-9a-hjkmnp-tv-z]{26}$")]
     model: Name
     task: Annotated[
-        Literal["classification", "regression", "embedding", "other"], Planned("multilabel", "forecast", "generation")
+        Literal["classification", "regression", "embedding", "generation", "other"], Planned("multilabel", "forecast")
     ]
+    weights: Literal["keep", "q4_0", "bf16"] = "keep"
     classes: Annotated[list[Text], Field(min_length=2, max_length=100_000)] | None = None
     resources: Resources = Resources()
 
@@ -85,11 +88,14 @@ class PredictSpec(Section):
     resources: Resources = Resources()
 
 
-Spec = TrainSpec | ImportSpec | CheckSpec | PredictSpec
-KINDS: dict[str, type[TrainSpec] | type[ImportSpec] | type[CheckSpec] | type[PredictSpec]] = {
+Spec = TrainSpec | FinetuneSpec | ImportSpec | CheckSpec | PredictSpec
+KINDS: dict[
+    str, type[TrainSpec] | type[FinetuneSpec] | type[ImportSpec] | type[CheckSpec] | type[PredictSpec]
+] = {
     "train": TrainSpec,
+    "finetune": FinetuneSpec,
     "import": ImportSpec,
     "check": CheckSpec,
     "predict": PredictSpec,
 }
-PLANNED_KINDS = ("finetune", "optimize", "evaluate", "explain", "export")
+PLANNED_KINDS = ("optimize", "evaluate", "explain", "export")

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from training.spec import finetune
 from training.spec.problems import Node, Problem, fields, pointer
 
 _ABSENT = object()
@@ -186,6 +187,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         _layers_fit_together,
         _last_layer_answers,
     ),
+    "finetune": finetune.RULES,
     "import": (_classes_need_classification, _classes_are_distinct),
     "check": (),
     "predict": (),

@@ -22,8 +22,8 @@ from strongroom.tenants import names, scope
 from strongroom.tenants.actor import Actor
 from strongroom.vault import services as vault
 
-FORMATS = ("csv", "npz", "images")
-MODALITIES = ("auto", "tabular", "image")
+FORMATS = ("csv", "npz", "images", "chat-jsonl")
+MODALITIES = ("auto", "tabular", "image", "text")
 
 _in_use: list[Callable[[DatasetVersion], bool]] = []
 

@@ -35,6 +35,7 @@ from strongroom.deployments import rows
 from strongroom.deployments.cells import Conditions, Zygote
 from strongroom.deployments.keeper import Keeper, Ties
 from strongroom.deployments.rows import Reading, Report, Reports, Wanted
+from strongroom.deployments.shared import SharedWeights
 from strongroom.deployments.targets import ASK_SOCKET, CELLS, OPEN_SOCKET
 from strongroom.errors import StrongroomError, Unavailable
 from strongroom.vault import services as vault
@@ -69,6 +70,7 @@ class Agent:
         self._parent = parent
         self._lock = -1
         self._tasks: set[asyncio.Task[None]] = set()
+        self._shared: SharedWeights | None = None
         self._reports = Reports()
         self._reading: Reading | None = None
         self._generation = itertools.count(1)
@@ -156,13 +158,21 @@ class Agent:
             self._keep(*place)
         for place, keeper in self.keepers.items():
             keeper.assign(parts.get(place, ()))
+        if not any(wanted.share for wanted in reading.wanted):
+            self._shared_weights().keep(())
 
     def _keep(self, tenant: UUID, device: str) -> None:
-        ties = Ties(self.zygote, self.folder, self._order, self._reports_add, self._publish, self._name)
+        share = self._shared_weights().share
+        ties = Ties(self.zygote, self.folder, self._order, share, self._reports_add, self._publish, self._name)
         keeper = self.keepers[(tenant, device)] = Keeper(tenant, device, ties)
         task = asyncio.create_task(keeper.run(), name=f"cell of {tenant}")
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._kept(done, (tenant, device), keeper))
+
+    def _shared_weights(self) -> SharedWeights:
+        if self._shared is None:
+            self._shared = SharedWeights(self.zygote, self.folder, self._name)
+        return self._shared
 
     def _kept(self, task: asyncio.Task[None], place: tuple[UUID, str], keeper: Keeper) -> None:
         """Nothing is wanted there any more; what came meanwhile is read again."""

@@ -50,6 +50,10 @@ class SwitchBody(StrictSerializer):
     limits = LimitsBody(required=False)
     batching = BatchingBody(required=False)
     output_policy = PolicyBody(required=False)
+    # of a language model: prompts and answers of all that run at once; null for as many as the model looks back on
+    context_tokens = Whole(min_value=512, max_value=1 << 24, allow_null=True, required=False)
+    # of a language model: cells map one read-only copy of its weights, slower, instead of a repacked one each
+    share = Flag(required=False)
 
 
 class NewDeployment(SwitchBody):
@@ -72,6 +76,8 @@ class DeploymentBody(serializers.Serializer):
     device = serializers.CharField()
     replicas = ReplicasBody()
     batching = BatchingBody()
+    context_tokens = serializers.IntegerField(allow_null=True)
+    share = serializers.BooleanField()
     limits = LimitsBody()
     output_policy = PolicyBody()
     error = serializers.DictField(allow_null=True)

@@ -17,23 +17,25 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
 import sandbox
-from inference.protocol import ERROR, LOAD, STATS, UNLOAD, Frame, FrameReader, ProtocolError, encode
-from strongroom.deployments.rows import Order
+from inference.protocol import ERROR, GIVE, LOAD, STATS, UNLOAD, Frame, FrameReader, ProtocolError, encode
+from strongroom.deployments.rows import Order, Wanted
 
 PACKET_BYTES = 4096
 FORK_SECONDS = 10.0
 READY_SECONDS = 60.0
 LOAD_SECONDS = 600.0
 ANSWER_SECONDS = 60.0
-ZYGOTE_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
-SIGNATURE_OFFSET = 64
+# libgomp's threads wait a little for the next step before they sleep: where they spun for longer (its default) and
+# another process had the core, a language model made 5 tokens a second instead of 200.
+ZYGOTE_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
+KEY_BYTES = 32
 BACKLOG = 512
 CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 MESSAGE_CHARACTERS = 300
@@ -61,6 +63,7 @@ class Conditions:
     threads: int
     mode: sandbox.Mode
     profile: str = "cell-cpu"
+    language_threads: int = 1
 
 
 class Zygote:
@@ -158,6 +161,7 @@ class Cell:
         self.ended = asyncio.Event()
         self.on_end: Callable[[], None] = lambda: None
         self._socket = connection
+        self._given: int | None = None
         self._reader = FrameReader()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Frame]] = {}
@@ -183,26 +187,44 @@ class Cell:
         ours.setblocking(False)
         return cls(tenant, device, path, pid, ours, zygote)
 
-    async def load(self, deployment: str, version: str, max_batch: int, order: Order) -> int | None:
+    async def load(self, wanted: Wanted, order: Order) -> int | None:
         """Loaded and warm: the cell's resident bytes. LoadRefused, CellLost. The order's key is wiped either way."""
         fields = {
-            "deployment": deployment,
-            "version": version,
-            "tenant": str(self.tenant),
-            "artefact": str(order.artefact),
-            "header_tag": order.header_tag,
-            "stored_bytes": order.stored_bytes,
-            "batching": {"max_batch": max_batch},
+            "deployment": wanted.name,
+            "version": str(wanted.version),
+            "for_tenant": str(self.tenant),
+            **_place(order),
+            "batching": {"max_batch": wanted.max_batch, "context_tokens": wanted.context_tokens},
+            "share": wanted.share,
         }
-        padding = bytes(SIGNATURE_OFFSET - len(order.data_key))
+        descriptors, base_key = [order.descriptor], bytearray(KEY_BYTES)
+        if (base := order.base) is not None:
+            descriptors.append(base.descriptor)
+            base_key = base.data_key
+            fields["base"] = {"version": str(base.version), **_place(base)}
         try:
-            frame = bytearray(encode(LOAD, 0, fields, [order.data_key, padding, order.signature]))
+            frame = bytearray(encode(LOAD, 0, fields, [order.data_key, base_key, order.interface]))
             try:
-                return _resident_bytes(_fields(await self._ask(frame, LOAD_SECONDS, order.descriptor)))
+                return _resident_bytes(_fields(await self._ask(frame, LOAD_SECONDS, descriptors)))
             finally:
                 frame[:] = bytes(len(frame))
         finally:
             order.forget()
+
+    async def give(self, order: Order) -> int:
+        """A descriptor of the plaintext, sealed in memory, for other cells. LoadRefused, CellLost. The key is wiped."""
+        try:
+            frame = bytearray(encode(GIVE, 0, _place(order), [order.data_key]))
+            try:
+                await self._ask(frame, LOAD_SECONDS, [order.descriptor])
+            finally:
+                frame[:] = bytes(len(frame))
+        finally:
+            order.forget()
+        if self._given is None:
+            raise CellLost("the cell gave nothing")
+        given, self._given = self._given, None
+        return given
 
     async def unload(self, deployment: str, version: str) -> None:
         """Freed once what it had taken in is answered."""
@@ -221,13 +243,13 @@ class Cell:
             self._lost()
             self._zygote.kill(self.pid)
 
-    async def _ask(self, frame: bytearray, seconds: float, descriptor: int | None = None) -> Frame:
+    async def _ask(self, frame: bytearray, seconds: float, descriptors: Sequence[int] = ()) -> Frame:
         number = next(self._numbers)
         frame[8:16] = number.to_bytes(8, "little")
         future = self._waiting[number] = self._loop.create_future()
         try:
             async with asyncio.timeout(seconds):
-                await self._send(frame, descriptor)
+                await self._send(frame, descriptors)
                 answer: Frame = await future
         except TimeoutError:
             raise CellLost("the cell does not answer") from None
@@ -238,15 +260,15 @@ class Cell:
             raise LoadRefused(fields.get("code"), str(fields.get("message")))
         return answer
 
-    async def _send(self, frame: bytearray, descriptor: int | None) -> None:
-        """The descriptor rides on the frame's first bytes; one frame at a time, so that it stays with its own."""
+    async def _send(self, frame: bytearray, descriptors: Sequence[int]) -> None:
+        """Descriptors ride on the frame's first bytes; one frame at a time, so that they stay with their own."""
         async with self._writing:
             if self.ended.is_set():
                 raise CellLost("the cell ended")
             try:
                 sent = 0
-                if descriptor is not None:
-                    sent = socket.send_fds(self._socket, [frame], [descriptor])
+                if descriptors:
+                    sent = socket.send_fds(self._socket, [frame], list(descriptors))
                 with memoryview(frame) as rest:
                     await self._loop.sock_sendall(self._socket, rest[sent:])
             except OSError:
@@ -255,11 +277,15 @@ class Cell:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(1 << 16)
+            data, given, _, _ = socket.recv_fds(self._socket, 1 << 16, 1)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            data, given = b"", []
+        for descriptor in given:
+            if self._given is not None:
+                os.close(self._given)
+            self._given = descriptor
         try:
             frames = self._reader.feed(data)
         except ProtocolError:
@@ -277,11 +303,25 @@ class Cell:
         self.ended.set()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
+        if self._given is not None:
+            os.close(self._given)
+            self._given = None
         self.path.unlink(missing_ok=True)
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(CellLost("the cell ended"))
         self.on_end()
+
+
+def _place(order: Order) -> dict[str, Any]:
+    """Where the weights lie, as a load frame tells it."""
+    return {
+        "tenant": str(order.tenant),
+        "artefact": str(order.artefact),
+        "header_tag": order.header_tag,
+        "stored_bytes": order.stored_bytes,
+        "plain": order.plain,
+    }
 
 
 def _fields(frame: Frame) -> dict[str, Any]:

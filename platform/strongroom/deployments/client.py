@@ -17,13 +17,15 @@ from pathlib import Path
 from time import monotonic
 from uuid import UUID
 
+from inference.language.requests import Generate
 from inference.protocol import Array, Buffer
-from inference.signature import InputRefused, Signature
-from strongroom.deployments.connection import Answer, CellConnection, EngineLost
+from inference.signature import InputRefused
+from strongroom.deployments.answers import Embedded
+from strongroom.deployments.connection import Answer, CellConnection, EngineLost, Reply
 from strongroom.deployments.targets import Target, Targets
 from strongroom.errors import FieldError, Invalid, Unavailable
 
-__all__ = ["Answer", "CellConnection", "EngineLost", "Engines", "refused"]
+__all__ = ["Answer", "CellConnection", "Embedded", "EngineLost", "Engines", "Reply", "refused"]
 
 POLL_SECONDS = 0.02
 CONNECT_SECONDS = 2.0
@@ -36,7 +38,6 @@ class Engines:
         self.targets = Targets(home)
         self._connections: dict[Path, CellConnection] = {}
         self._opening: dict[Path, asyncio.Task[CellConnection]] = {}
-        self._signatures: dict[tuple[str, str, str], tuple[CellConnection, Signature]] = {}
 
     async def infer(
         self,
@@ -55,11 +56,7 @@ class Engines:
         """One prediction. Invalid, Unsupported, LimitReached queue_full, Unavailable (model_loading, engine_lost,
         deadline_exceeded)."""
         tenant, version = str(tenant), str(version)
-        connection = self.ready(tenant, deployment, version)
-        if connection is None:
-            started = monotonic()
-            connection = await self.connection(tenant, deployment, version, deadline_ms=deadline_ms)
-            deadline_ms = max(1, deadline_ms - int((monotonic() - started) * 1000))
+        connection, left_ms = await self._at_hand(tenant, deployment, version, deadline_ms)
         return await connection.infer(
             deployment,
             version,
@@ -67,26 +64,57 @@ class Engines:
             raw=raw,
             content_type=content_type,
             outputs=outputs,
-            deadline_ms=deadline_ms,
+            deadline_ms=left_ms,
             priority=priority,
             principal=principal,
         )
 
-    async def signature(
-        self, tenant: UUID | str, deployment: str, version: UUID | str, *, deadline_ms: int = 30_000
-    ) -> Signature:
-        """The signature as the cell that serves it says; asked once per connection."""
-        key = (str(tenant), deployment, str(version))
-        connection = self.ready(*key)
-        if connection is None:
-            connection = await self.connection(*key, deadline_ms=deadline_ms)
-        known = self._signatures.get(key)
-        if known is None or known[0] is not connection:
-            known = (connection, await connection.describe(deployment, key[2]))
-            if len(self._signatures) >= 4096:
-                self._signatures.clear()
-            self._signatures[key] = known
-        return known[1]
+    async def generate(
+        self,
+        tenant: str,
+        deployment: str,
+        version: str,
+        generate: Generate,
+        *,
+        stream: bool,
+        scope: str = "",
+        deadline_ms: int,
+        principal: int = 0,
+    ) -> Reply:
+        """What a language model says; as `infer` where it cannot be asked."""
+        connection, left_ms = await self._at_hand(tenant, deployment, version, deadline_ms)
+        return connection.generate(
+            deployment,
+            version,
+            generate,
+            stream=stream,
+            scope=scope,
+            deadline_ms=left_ms,
+            principal=principal,
+        )
+
+    async def embed(
+        self, tenant: str, deployment: str, version: str, texts: Sequence[str], *, deadline_ms: int
+    ) -> Embedded:
+        """A vector for each text."""
+        connection, left_ms = await self._at_hand(tenant, deployment, version, deadline_ms)
+        return await connection.embed(deployment, version, texts, deadline_ms=left_ms)
+
+    async def count(self, tenant: str, deployment: str, version: str, generate: Generate, *, deadline_ms: int) -> int:
+        """How many tokens the prompt has."""
+        connection, left_ms = await self._at_hand(tenant, deployment, version, deadline_ms)
+        return await connection.count(deployment, version, generate, deadline_ms=left_ms)
+
+    async def _at_hand(
+        self, tenant: str, deployment: str, version: str, deadline_ms: int
+    ) -> tuple[CellConnection, int]:
+        """A connection that has it loaded, and what is left of the deadline."""
+        connection = self.ready(tenant, deployment, version)
+        if connection is not None:
+            return connection, deadline_ms
+        started = monotonic()
+        connection = await self.connection(tenant, deployment, version, deadline_ms=deadline_ms)
+        return connection, max(1, deadline_ms - int((monotonic() - started) * 1000))
 
     def is_ready(self, tenant: UUID | str, deployment: str, version: UUID | str) -> bool:
         """Whether a cell has it loaded, for /v2's ready."""
@@ -104,14 +132,6 @@ class Engines:
             return None
         connection = self._connections.get(target.socket)
         return None if connection is None or connection.lost else connection
-
-    def serving(self, tenant: UUID | str, deployment: str, version: UUID | str) -> str:
-        """The version to ask for: the wanted one, or while it is still loading the one that it will replace."""
-        tenant, version = str(tenant), str(version)
-        if self.targets.find(tenant, deployment, version) is not None:
-            return version
-        loaded = self.targets.versions(tenant, deployment)
-        return loaded[-1] if loaded else version
 
     async def connection(self, tenant: str, deployment: str, version: str, *, deadline_ms: int) -> CellConnection:
         """Waits until a cell has it loaded and takes connections; model_loading when the deadline comes first."""

@@ -1,7 +1,7 @@
 """One connection to one cell: many requests in flight on it, answers in any order, each deadline kept.
 
-What a cell sends is checked as strictly as what a stranger sends: a hostile model may have taken it over. The engines'
-errors become the platform's here. Knows nothing of which cell serves what (targets.py, client.py).
+A request is answered by one frame (`One`) or by many (`Reply`). What the frames mean is answers.py's; which cell serves
+what, targets.py's and client.py's.
 """
 
 from __future__ import annotations
@@ -9,17 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import orjson
+
+from inference.interface import Interface
+from inference.language.requests import Done, Generate, Tokens
 from inference.protocol import (
     ANSWER,
     CANCEL,
+    COUNT,
+    COUNTED,
     DESCRIBE,
+    DONE,
+    EMBED,
+    EMBEDDED,
     ERROR,
+    GENERATE,
     INFER,
+    TOKENS,
+    WINDOW,
     AnswerReader,
     Array,
     Buffer,
@@ -27,7 +38,6 @@ from inference.protocol import (
     FrameReader,
     Header,
     ProtocolError,
-    TensorSpec,
     datatype_of,
     encode,
     frame_head,
@@ -36,16 +46,16 @@ from inference.protocol import (
     raw_bytes,
     read_tensor,
 )
-from inference.signature import Signature, SignatureInvalid
-from strongroom.errors import FieldError, Invalid, LimitReached, StrongroomError, TooLarge, Unavailable, Unsupported
+from strongroom.deployments import answers
+from strongroom.deployments.answers import Embedded
+from strongroom.errors import LimitReached, TooLarge, Unavailable
 
 SWEEP_SECONDS = 0.05
 GRACE_SECONDS = 0.05  # the cell's own word on a deadline comes first where it can
 SMALL_BYTES = 64 << 10
 MAX_UNSENT_BYTES = 64 << 20
 KEPT_HEADERS = 4096
-# An answer becomes Python's lists and JSON in a process that other tenants share: 100 bytes a number, 500 a row.
-MOST_NUMBERS, MOST_ROWS, MOST_TEXTS = 4_000_000, 250_000, 250_000
+WINDOW_TOKENS = 256  # that a cell may send ahead of a slow reader
 
 
 class EngineLost(Unavailable):
@@ -63,6 +73,136 @@ class Answer(NamedTuple):
     batch: int
 
 
+class Waiter(Protocol):
+    """Whoever waits for what a cell says to one request."""
+
+    deadline: float
+
+    @property
+    def gone(self) -> bool:
+        """Nobody waits any more."""
+
+    def took(self, frame: Frame) -> bool:
+        """Whether the request has ended with this frame; ProtocolError where it says nothing that it could."""
+
+    def fail(self, error: Exception) -> None: ...
+
+
+class One:
+    """One answer: the future of it."""
+
+    __slots__ = ("_answers", "deadline", "future")
+
+    def __init__(self, future: asyncio.Future[Any], deadline: float, answers: AnswerReader) -> None:
+        self.future, self.deadline, self._answers = future, deadline, answers
+
+    @property
+    def gone(self) -> bool:
+        return self.future.done()
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def took(self, frame: Frame) -> bool:
+        future = self.future
+        if future.done():
+            return True
+        if frame.kind == ANSWER:
+            head = self._answers.read(frame.header, frame.body)
+            if (excess := answers.excess(head.outputs)) is not None:
+                future.set_exception(excess)
+                return True
+            outputs = {spec.name: read_tensor(spec, frame.body) for spec in head.outputs}
+            future.set_result(Answer(outputs, head.queue_us, head.compute_us, head.batch))
+        elif frame.kind == ERROR:
+            future.set_exception(answers.error_of(frame.fields()))
+        elif frame.kind == DESCRIBE:
+            future.set_result(answers.interface(frame.body))
+        elif frame.kind == EMBEDDED:
+            future.set_result(answers.embedded(frame))
+        elif frame.kind == COUNTED:
+            future.set_result(int(frame.fields()["prompt_tokens"]))
+        else:
+            future.set_exception(EngineLost("the cell answered with something else"))
+            raise ProtocolError(f"kind {frame.kind} is no answer")
+        return True
+
+
+class Reply:
+    """What a language model says to one request, as it comes: `async for parts in reply`, then the end.
+
+    Parts are Tokens and, for each choice, a Done. A reader that is behind holds up its own request only: the cell sends
+    no more than a window ahead. Whoever stops before the end calls `cancel`.
+    """
+
+    def __init__(self, connection: CellConnection, number: int, deadline: float, *, windowed: bool) -> None:
+        self.number, self.deadline = number, deadline
+        self._connection, self._windowed = connection, windowed
+        self._parts: list[Tokens | Done] = []
+        self._error: Exception | None = None
+        self._ended = self._cancelled = False
+        self._taken = 0
+        self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def gone(self) -> bool:
+        return False  # it hears to the end, for the usage's sake; only its deadline ends it
+
+    def cancel(self) -> None:
+        """Wants no more; what was made by then still comes, as the last part."""
+        if not self._ended and not self._cancelled:
+            self._cancelled = True
+            self._connection.send(CANCEL, self.number, {})
+
+    def __aiter__(self) -> Reply:
+        return self
+
+    async def __anext__(self) -> list[Tokens | Done]:
+        """All that has come since, at least one part."""
+        while not self._parts:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            self._waiting = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+        parts, self._parts = self._parts, []
+        if self._windowed and not self._ended:
+            self._taken += len(parts)
+            if self._taken >= WINDOW_TOKENS // 2:
+                self._connection.send(WINDOW, self.number, {"tokens": self._taken})
+                self._taken = 0
+        return parts
+
+    def took(self, frame: Frame) -> bool:
+        if frame.kind == TOKENS:
+            self._parts.append(answers.tokens(frame))
+        elif frame.kind == DONE:
+            done = answers.done(frame)
+            self._parts.append(done)
+            self._ended = done.last
+        elif frame.kind == ERROR:
+            self.fail(answers.error_of(frame.fields()))
+        else:
+            self.fail(EngineLost("the cell answered with something else"))
+            raise ProtocolError(f"kind {frame.kind} is no part of a reply")
+        self._wake()
+        return self._ended
+
+    def fail(self, error: Exception) -> None:
+        if not self._ended:
+            self._error, self._ended = error, True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+
 class CellConnection(asyncio.Protocol):
     """One connection to one cell. Requests of one turn of the loop go in one write."""
 
@@ -71,7 +211,7 @@ class CellConnection(asyncio.Protocol):
         self._transport: Any = None
         self._reader, self._answers = FrameReader(), AnswerReader()
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, tuple[asyncio.Future[Any], float]] = {}
+        self._waiting: dict[int, Waiter] = {}
         self._headers: dict[tuple[object, ...], Header] = {}
         self._out: list[Buffer] = []
         self._unsent = 0
@@ -104,7 +244,41 @@ class CellConnection(asyncio.Protocol):
             header, body = _with_tensors(what, inputs)
         return self._ask(INFER, header, body, deadline_ms)
 
-    def describe(self, deployment: str, version: str, *, deadline_ms: int = 5_000) -> asyncio.Future[Signature]:
+    def generate(
+        self,
+        deployment: str,
+        version: str,
+        generate: Generate,
+        *,
+        stream: bool,
+        scope: str = "",
+        deadline_ms: int = 600_000,
+        principal: int = 0,
+    ) -> Reply:
+        """What the model says, as it comes. EngineLost and LimitReached at once."""
+        fields = {"model": deployment, "version": version, "principal": principal, "scope": scope}
+        fields |= {"stream": True, "window": WINDOW_TOKENS} if stream else {}
+        body = generate.to_json()
+        number = self._number(len(body))
+        reply = Reply(self, number, monotonic() + deadline_ms / 1000 + GRACE_SECONDS, windowed=stream)
+        self._send(GENERATE, number, pack_header(fields), [body], deadline_ms, reply)
+        return reply
+
+    def count(
+        self, deployment: str, version: str, generate: Generate, *, deadline_ms: int = 30_000
+    ) -> asyncio.Future[int]:
+        """How many tokens the prompt has."""
+        header = pack_header({"model": deployment, "version": version})
+        return self._ask(COUNT, header, [generate.to_json()], deadline_ms)
+
+    def embed(
+        self, deployment: str, version: str, texts: Sequence[str], *, deadline_ms: int = 30_000
+    ) -> asyncio.Future[Embedded]:
+        """A vector for each text."""
+        header = pack_header({"model": deployment, "version": version})
+        return self._ask(EMBED, header, [orjson.dumps(texts)], deadline_ms)
+
+    def describe(self, deployment: str, version: str, *, deadline_ms: int = 5_000) -> asyncio.Future[Interface]:
         """What the model takes and gives."""
         return self._ask(DESCRIBE, pack_header({"model": deployment, "version": version}), [], deadline_ms)
 
@@ -116,24 +290,38 @@ class CellConnection(asyncio.Protocol):
             except EngineLost:
                 raise OSError("the cell ended") from None
 
+    def send(self, kind: int, number: int, fields: Mapping[str, Any]) -> None:
+        """A frame that has no answer of its own."""
+        if not self.lost:
+            self._write((encode(kind, number, fields),))
+
     def _ask(self, kind: int, header: Header, body: list[Buffer], deadline_ms: int) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
-        size = sum([len(part) for part in body])
+        number = self._number(sum([len(part) for part in body]))
+        one = One(future, monotonic() + deadline_ms / 1000 + GRACE_SECONDS, self._answers)
+        self._send(kind, number, header, body, deadline_ms, one)
+        return future
+
+    def _number(self, size: int) -> int:
+        """Of a request with so large a body, where the cell takes one."""
         if self.lost:
             raise EngineLost("the cell ended")
         if self._paused and self._unsent + size > MAX_UNSENT_BYTES:
             raise LimitReached("the engine takes no more requests just now", code="queue_full")
-        number = next(self._numbers)
+        return next(self._numbers)
+
+    def _send(
+        self, kind: int, number: int, header: Header, body: list[Buffer], deadline_ms: int, waiter: Waiter
+    ) -> None:
         try:
-            head = frame_head(kind, number, max(1, deadline_ms), header, size)
+            head = frame_head(kind, number, max(1, deadline_ms), header, sum([len(part) for part in body]))
         except ProtocolError as error:
             raise TooLarge(str(error)) from None
-        self._waiting[number] = (future, monotonic() + deadline_ms / 1000 + GRACE_SECONDS)
+        self._waiting[number] = waiter
         self._write((*head, *body))
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
-        return future
 
     def _one_tensor(self, what: tuple[object, ...], inputs: Mapping[str, Array]) -> tuple[Header, list[Buffer]]:
         """The usual request: its header was packed before (0.5 µs instead of 6)."""
@@ -170,9 +358,8 @@ class CellConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
         waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
-            if not future.done():
-                future.set_exception(EngineLost("the cell ended before it answered"))
+        for waiter in waiting.values():
+            waiter.fail(EngineLost("the cell ended before it answered"))
 
     def close(self) -> None:
         self.lost = True
@@ -188,27 +375,11 @@ class CellConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for frame in self._reader.feed(data):
-                waiter = self._waiting.pop(frame.request, None)
-                if waiter is not None and not waiter[0].done():
-                    self._settle(waiter[0], frame)
+                waiter = self._waiting.get(frame.request)
+                if waiter is not None and waiter.took(frame):
+                    del self._waiting[frame.request]
         except ProtocolError:
             self.close()
-
-    def _settle(self, future: asyncio.Future[Any], frame: Frame) -> None:
-        if frame.kind == ANSWER:
-            head = self._answers.read(frame.header, frame.body)
-            if (excess := _excess(head.outputs)) is not None:
-                future.set_exception(excess)
-                return
-            outputs = {spec.name: read_tensor(spec, frame.body) for spec in head.outputs}
-            future.set_result(Answer(outputs, head.queue_us, head.compute_us, head.batch))
-        elif frame.kind == ERROR:
-            future.set_exception(error_of(frame.fields()))
-        elif frame.kind == DESCRIBE:
-            future.set_result(_signature(frame.body))
-        else:
-            future.set_exception(EngineLost("the cell answered with something else"))
-            raise ProtocolError(f"kind {frame.kind} is not for the edge")
 
     def _write(self, parts: Sequence[Buffer]) -> None:
         if not self._out:
@@ -238,12 +409,11 @@ class CellConnection(asyncio.Protocol):
     def _sweep(self) -> None:
         """Gives up what is late, and tells the cell; callers that went away are late as well."""
         now = monotonic()
-        for number, (future, deadline) in list(self._waiting.items()):
-            if future.done() or deadline < now:
+        for number, waiter in list(self._waiting.items()):
+            if waiter.gone or waiter.deadline < now:
                 del self._waiting[number]
                 self._write((encode(CANCEL, number, {}),))
-                if not future.done():
-                    future.set_exception(_late())
+                waiter.fail(answers.late())
         self._sweeping = bool(self._waiting)
         if self._sweeping:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)
@@ -259,62 +429,3 @@ def _fields(what: tuple[object, ...]) -> dict[str, Any]:
 def _with_tensors(what: tuple[object, ...], inputs: Mapping[str, Array]) -> tuple[Header, list[Buffer]]:
     described, body = pack_tensors(inputs)
     return pack_header({**_fields(what), "inputs": described}), body
-
-
-def _excess(outputs: Sequence[TensorSpec]) -> Invalid | None:
-    """Why an answer is not taken: an axis of nothing counts as one, since its rows are lists all the same."""
-    numbers = 0
-    for spec in outputs:
-        size = 1
-        for axis in spec.shape:
-            size *= axis or 1
-        numbers += size
-        rows = spec.shape[0] if spec.shape else 1
-        if rows > MOST_ROWS or (spec.datatype == "BYTES" and size > MOST_TEXTS):
-            return _too_much(f"{size} values in {rows} rows")
-    return _too_much(f"{numbers} values") if numbers > MOST_NUMBERS else None
-
-
-def _too_much(told: str) -> Invalid:
-    hint = f"at most {MOST_NUMBERS} numbers, {MOST_TEXTS} texts and {MOST_ROWS} rows are answered; send fewer items"
-    detail = f"the model answered with {told}; {hint}"
-    problem = FieldError("", "answer_too_large", f"gives {told}", hint)
-    return Invalid(detail, title="The model's answer is too large", errors=[problem])
-
-
-def _signature(body: memoryview) -> Signature:
-    try:
-        return Signature.from_json(json.loads(bytes(body)))
-    except (ValueError, SignatureInvalid):
-        raise ProtocolError("the cell described no signature") from None
-
-
-def _late() -> StrongroomError:
-    return Unavailable("the deadline passed before the model answered", code="deadline_exceeded")
-
-
-def error_of(fields: Mapping[str, Any]) -> StrongroomError:
-    """An error frame as the platform's error."""
-    code, detail = str(fields.get("code")), str(fields.get("message"))
-    if code == "invalid_field":
-        errors = [_field_error(problem) for problem in fields.get("problems") or ()]
-        return Invalid(detail, title="The input does not fit the model", errors=errors)
-    if code == "compute_failed":
-        return Invalid(detail, title="The model failed on this input", errors=[FieldError("", code, detail, None)])
-    if code == "media_type_unsupported":
-        return Unsupported(detail)
-    if code == "queue_full":
-        return LimitReached(detail, code="queue_full")
-    if code == "deadline_exceeded":
-        return _late()
-    if code == "model_loading":
-        return Unavailable(detail)
-    return StrongroomError("the engine failed on this request")
-
-
-def _field_error(problem: Any) -> FieldError:
-    try:
-        path, code, message, hint = problem
-    except (TypeError, ValueError):
-        raise ProtocolError("a problem without its four parts") from None
-    return FieldError(str(path), str(code), str(message), None if hint is None else str(hint))

@@ -60,6 +60,7 @@ class Ties:
     zygote: Zygote
     folder: Path
     order: Callable[[Wanted], Awaitable[Order]]
+    share: Callable[[Order], Awaitable[None]]
     report: Callable[[Report], None]
     publish: Callable[[], None]
     names: Callable[[], str]
@@ -175,7 +176,11 @@ class Keeper:
             self._failed(key, wanted, "artefact_corrupt")
             return
         try:
-            memory_bytes = await cell.load(wanted.name, str(wanted.version), wanted.max_batch, order)
+            if wanted.share:
+                for part in (order, order.base):
+                    if part is not None and part.is_public:
+                        await self._ties.share(part)
+            memory_bytes = await cell.load(wanted, order)
         except LoadRefused as refusal:
             logger.warning("deployment %s of tenant %s: %s", wanted.name, self.tenant, refusal)
             self._failed(key, wanted, refusal.code)

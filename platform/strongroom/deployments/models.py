@@ -24,6 +24,8 @@ class Deployment(Owned, Made):
     device = models.CharField(max_length=8, default="cpu")
     max_batch = models.PositiveIntegerField(default=64)
     max_delay_ms = models.PositiveIntegerField(default=0)
+    context_tokens = models.PositiveIntegerField(null=True)
+    share = models.BooleanField(default=False)
     replicas_min = models.PositiveIntegerField(default=1)
     replicas_max = models.PositiveIntegerField(default=1)
     limits = models.JSONField(default=dict)

@@ -39,6 +39,8 @@ class Wanted:
     device: str
     version: UUID
     max_batch: int
+    context_tokens: int | None = None
+    share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +54,28 @@ class Reading:
 
 @dataclass(slots=True)
 class Order:
-    """What a cell needs to load one version. `forget` wipes the key and closes the file."""
+    """What a cell needs to load one version, and its base where it is an adapter. `forget` wipes keys, closes files."""
 
     artefact: UUID
     header_tag: bytes
     stored_bytes: int
-    signature: bytes
+    interface: bytes  # JSON
     data_key: bytearray
     descriptor: int
+    tenant: UUID
+    version: UUID
+    size_bytes: int
+    is_public: bool = False
+    base: Order | None = None
+    plain: bool = False  # the descriptor is of the plaintext, sealed in memory (shared.py)
 
     def forget(self) -> None:
         self.data_key[:] = bytes(len(self.data_key))
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+        if self.base is not None:
+            self.base.forget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,7 @@ def read() -> Reading:
             Deployment.objects.exclude(state=State.STOPPED)
             .filter(tenant__state=TenantState.ACTIVE)
             .order_by("created_at")
-            .values_list("tenant_id", "id", "name", "device", "max_batch", "state")
+            .values_list("tenant_id", "id", "name", "device", "state", "max_batch", "context_tokens", "share")
         )
         # No column of a version but its id: sealed ones would ask the key service here.
         traffic = list(
@@ -119,32 +129,54 @@ def read() -> Reading:
     for deployment, version in traffic:
         versions.setdefault(deployment, []).append(version)
     wanted = [
-        Wanted(tenant, row, name, device, version, max_batch)
-        for tenant, row, name, device, max_batch, state in places
+        Wanted(tenant, row, name, device, version, max_batch, context_tokens, share)
+        for tenant, row, name, device, state, max_batch, context_tokens, share in places
         if state != State.DRAINING
         for version in versions.get(row, ())
     ]
-    draining = [(tenant, row, name) for tenant, row, name, _, _, state in places if state == State.DRAINING]
+    draining = [(tenant, row, name) for tenant, row, name, _, state, *_ in places if state == State.DRAINING]
     return Reading(number, tuple(wanted), tuple(draining))
 
 
 def order(wanted: Wanted) -> Order:
-    """Key, file and signature of a version. NotFound, Gone, Unavailable; vault's ArtefactCorrupt and ColumnCorrupt."""
-    with scope.tenant(wanted.tenant, write=False):
-        rows = ModelVersion.objects.select_related("artefact__tenant_key").defer("evaluation", "reasons")
-        version = rows.filter(id=wanted.version).first()
-        artefact = None if version is None else version.artefact
-        if version is None or artefact is None:
-            raise NotFound("the version or its artefact is gone")
-        key = bytearray(vault.data_key(artefact))
-        return Order(
-            artefact=artefact.id,
-            header_tag=bytes(artefact.header_tag),
-            stored_bytes=artefact.stored_bytes,
-            signature=json.dumps(version.signature).encode(),
-            data_key=key,
-            descriptor=vault.sealed_descriptor(artefact),
-        )
+    """Key, file and interface of a version. NotFound, Gone, Unavailable; vault's ArtefactCorrupt and ColumnCorrupt."""
+    found, base_id = _order(wanted.tenant, wanted.version)
+    try:
+        if base_id is not None:
+            found.base, _ = _order(wanted.tenant, base_id)
+    except BaseException:
+        found.forget()
+        raise
+    return found
+
+
+def _order(tenant: UUID, version_id: UUID) -> tuple[Order, UUID | None]:
+    """The order of one version, and its base where it is an adapter; of a public one as its owner has it."""
+    with scope.tenant(tenant, write=False):
+        rows = ModelVersion.objects.select_related("artefact__tenant_key", "public")
+        version = rows.defer("evaluation", "reasons", "card").filter(id=version_id).first()
+        if version is not None and version.artefact is not None:
+            return _opened(version, version.artefact), version.base_id
+    if version is None or version.public is None or version.public.withdrawn_at is not None:
+        raise NotFound("the version or its artefact is gone")
+    found, base_id = _order(version.public.owner_id, version.public.version_id)
+    found.version, found.is_public = version_id, True
+    return found, base_id
+
+
+def _opened(version: ModelVersion, artefact: Artefact) -> Order:
+    key = bytearray(vault.data_key(artefact))
+    return Order(
+        artefact=artefact.id,
+        header_tag=bytes(artefact.header_tag),
+        stored_bytes=artefact.stored_bytes,
+        interface=json.dumps(version.signature).encode(),
+        data_key=key,
+        descriptor=vault.sealed_descriptor(artefact),
+        tenant=version.tenant_id,
+        version=version.id,
+        size_bytes=artefact.size_bytes,
+    )
 
 
 def save(reports: Iterable[Report], node: str) -> None:

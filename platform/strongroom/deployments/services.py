@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from strongroom import ids
@@ -25,6 +25,8 @@ from strongroom.tenants.actor import Actor
 
 State = Deployment.State
 LIMITS: dict[str, Any] = {"requests_per_second": None, "concurrency": 64, "deadline_ms": 30_000}
+LANGUAGE_LIMITS = LIMITS | {"deadline_ms": 600_000}  # as long as OpenAI's SDK waits
+LANGUAGE_FORMATS = ("gguf", "lora")
 POLICY: dict[str, Any] = {"top_k": None, "decimals": None, "scores": True}
 FAULTS = {
     "artefact_corrupt": (
@@ -106,6 +108,14 @@ def live() -> QuerySet[Deployment]:
     return Deployment.objects.filter(state__in=LIVE)
 
 
+def in_words() -> QuerySet[Deployment]:
+    """Live deployments that take words: language models and text encoders."""
+    version = "traffic__version"
+    speaks = Q(**{f"{version}__format__in": LANGUAGE_FORMATS})
+    encodes = Q(**{f"{version}__model__task": "embedding", f"{version}__card__isnull": False})
+    return live().filter(speaks | encodes, traffic__mode="live")
+
+
 def resolve(name: str, *, lock: bool = False) -> Deployment:
     """A live deployment of this tenant; NotFound."""
     rows = live().select_for_update() if lock else live()
@@ -121,7 +131,7 @@ def uses(version: ModelVersion) -> bool:
 
 def document(row: Deployment) -> dict[str, Any]:
     """The body of the native API."""
-    traffic = row.traffic.select_related("version__model")
+    traffic = list(row.traffic.select_related("version__model"))
     ready = row.replicas.filter(state="ready").count()
     return {
         "id": ids.text("dep", row.id),
@@ -131,12 +141,19 @@ def document(row: Deployment) -> dict[str, Any]:
         "device": row.device,
         "replicas": {"min": row.replicas_min, "max": row.replicas_max, "ready": ready},
         "batching": {"max_batch": row.max_batch, "max_delay_ms": row.max_delay_ms},
-        "limits": LIMITS | row.limits,
+        "context_tokens": row.context_tokens,
+        "share": row.share,
+        "limits": limits(row, traffic[0].version.format if traffic else "onnx"),
         "output_policy": POLICY | row.output_policy,
         "error": _error(row),
         "urls": {"predict": f"/api/v1/deployments/{row.name}/predict", "open_inference": f"/v2/models/{row.name}"},
         "created_at": moment(row.created_at),
     }
+
+
+def limits(row: Deployment, format: str) -> dict[str, Any]:
+    """The deployment's own, and the defaults of its kind for the rest."""
+    return (LANGUAGE_LIMITS if format in LANGUAGE_FORMATS else LIMITS) | row.limits
 
 
 def _error(row: Deployment) -> dict[str, str | None] | None:
@@ -186,6 +203,8 @@ def _set(row: Deployment, document: Mapping[str, Any]) -> None:
     batching = document.get("batching") or {}
     row.max_batch = batching.get("max_batch", row.max_batch)
     row.max_delay_ms = batching.get("max_delay_ms", row.max_delay_ms)
+    row.context_tokens = document.get("context_tokens", row.context_tokens)
+    row.share = document.get("share", row.share)
 
 
 def _announce(actor: Actor, action: str, row: Deployment) -> None:

@@ -46,13 +46,12 @@ class Snapshot:
 
 
 class Targets:
-    """What is served on this node, at most LOOK_SECONDS old. `changes` counts readings that differed."""
+    """What is served on this node, at most LOOK_SECONDS old."""
 
     def __init__(self, home: Path) -> None:
         self._pointer = home / "runtime"
         self.folder: Path | None = None
         self.snapshot = Snapshot()
-        self.changes = 0
         self._stamp: tuple[int, int, int] | None = None
         self._looked_at = float("-inf")
         self._asked: dict[tuple[str, str], float] = {}
@@ -61,10 +60,6 @@ class Targets:
         """The cell that has it loaded; `now` looks at the file although the last look is fresh."""
         self.look(now=now)
         return self.snapshot.ready.get((tenant, deployment, version))
-
-    def versions(self, tenant: str, deployment: str) -> tuple[str, ...]:
-        """The versions that are loaded, oldest first; a dict keeps the order that the agent wrote."""
-        return tuple(v for t, name, v in self.snapshot.ready if t == tenant and name == deployment)
 
     def has_failed(self, tenant: str, deployment: str, version: str) -> bool:
         return (tenant, deployment, version) in self.snapshot.failed
@@ -110,11 +105,9 @@ class Targets:
             if stamp != self._stamp:
                 self.snapshot = _snapshot(json.loads(path.read_bytes()), self.folder)
                 self._stamp = stamp
-                self.changes += 1
         except FileNotFoundError:
             if self._stamp is not None:
                 self.snapshot, self._stamp = Snapshot(), None
-                self.changes += 1
             return False
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("cells.json cannot be read: %s", type(error).__name__)

@@ -19,9 +19,9 @@ from strongroom.rest.fields import Moment, PageQuery, PrefixedId, Query, QueryFl
 from strongroom.rest.schema import id_parameter, page_of
 from strongroom.rest.views import ResourceView
 from strongroom.tenants.names import NAME
-from training.spec import ImportSpec, TrainSpec
+from training.spec import FinetuneSpec, ImportSpec, TrainSpec
 
-KINDS = ("train", "import", "check", "predict")
+KINDS = ("train", "finetune", "import", "check", "predict")
 
 
 class JobMaker(serializers.Serializer):
@@ -82,13 +82,13 @@ class JobItem(serializers.Serializer):
     started_at = Moment(allow_null=True)
     finished_at = Moment(allow_null=True)
     created_by = JobMaker()
+    spec_sha256 = serializers.CharField()
 
 
 class Job(JobItem):
     """A job."""
 
     spec = serializers.DictField()
-    spec_sha256 = serializers.CharField()
 
 
 class DryRun(serializers.Serializer):
@@ -135,7 +135,7 @@ class JobNothing(StrictSerializer):
     """`{}`, or no body."""
 
 
-SPECS: Any = [TrainSpec, ImportSpec]  # drf-spectacular draws pydantic's models, its types know only DRF's
+SPECS: Any = [TrainSpec, FinetuneSpec, ImportSpec]  # drf-spectacular draws pydantic's models, its types know only DRF's
 SPEC = PolymorphicProxySerializer("JobSpec", SPECS, resource_type_field_name=None)
 
 

@@ -1,4 +1,4 @@
-"""Django's handle on this room; tells the data sets what reads them."""
+"""Django's handle on this room; tells data sets and models what reads them."""
 
 from django.apps import AppConfig
 
@@ -10,5 +10,7 @@ class JobsConfig(AppConfig):
     def ready(self) -> None:
         from strongroom.datasets import services as datasets
         from strongroom.jobs import services as jobs
+        from strongroom.registry import services as registry
 
         datasets.on_use(jobs.reads)
+        registry.on_use(jobs.tunes)

@@ -26,7 +26,7 @@ CODES = frozenset(
         "check_failed",
     }
 )
-FAMILY = {"check": "check_failed", "import": "import_refused"}
+FAMILY = {"check": "check_failed", "import": "import_refused", "finetune": "finetune_refused"}
 INTERNAL = Failure("internal", "something failed on our side; the operator's log says what", "retry it")
 ARTEFACT_CORRUPT = Failure(
     "artefact_corrupt", "what the job reads is not what was sealed", "upload it again, and tell the operator"

@@ -8,6 +8,7 @@ from django.utils import timezone
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
 from strongroom.jobs.states import State
+from strongroom.registry.models import ModelVersion
 from strongroom.tenants.models import Made, Numbered, Owned
 from strongroom.vault.fields import SealedJSON
 from strongroom.vault.models import Artefact
@@ -21,6 +22,7 @@ class Job(Owned, Made):
     spec = SealedJSON(null=True)
     spec_sha256 = models.CharField(max_length=64)
     dataset_version = models.ForeignKey(DatasetVersion, models.PROTECT, null=True, related_name="+")
+    base_version = models.ForeignKey(ModelVersion, models.PROTECT, null=True, related_name="+")  # that is fine-tuned
     input_artefact = models.ForeignKey(Artefact, models.SET_NULL, null=True, related_name="+")
     output_artefact = models.ForeignKey(Artefact, models.SET_NULL, null=True, related_name="+")
     deployment = models.ForeignKey(Deployment, models.SET_NULL, null=True, related_name="+")

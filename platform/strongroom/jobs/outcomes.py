@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 from django.db import transaction
 
-from inference.signature import Signature, SignatureInvalid
+from inference.interface import read_interface
+from inference.signature import SignatureInvalid
 from strongroom import ids
 from strongroom.code_version import code_version
 from strongroom.datasets import services as datasets
@@ -78,7 +79,8 @@ def _check(job: Job, done: Done, output: Output) -> None:
     endings.succeed(job, result, said=result)
 
 
-def _train(job: Job, done: Done, output: Output) -> None:
+def _learn(job: Job, done: Done, output: Output) -> None:
+    """Of a training and of a fine-tuning."""
     register = job.spec["register"]
     version = _registered(job, done, output, name=register["model"], stage=register["stage"])
     deployed = _deployed(job, version, register["deploy"])
@@ -92,7 +94,12 @@ def _import(job: Job, done: Done, output: Output) -> None:
     _succeed_with(job, version, None)
 
 
-OF_KIND: dict[str, Callable[[Job, Done, Output], None]] = {"check": _check, "train": _train, "import": _import}
+OF_KIND: dict[str, Callable[[Job, Done, Output], None]] = {
+    "check": _check,
+    "train": _learn,
+    "finetune": _learn,
+    "import": _import,
+}
 
 
 def _registered(job: Job, done: Done, output: Output, *, name: str, stage: str) -> ModelVersion:
@@ -102,13 +109,16 @@ def _registered(job: Job, done: Done, output: Output, *, name: str, stage: str) 
     if done.result.get("state") == "rejected" and not reasons:
         reasons = ["the job's process rejected it"]
     result["metrics"] = metrics(result.get("metrics") or {})
+    format = _format(job, result)
     return registry.register(
         name=name,
-        task=job.spec["task"],
+        task="generation" if job.kind == "finetune" else job.spec["task"],
         artefact=output("model"),
         result=result,
         lineage=_lineage(job, result),
         job_id=job.id,
+        format=format,
+        base=job.base_version,
         stage="candidate" if reasons else stage,
         reasons=reasons,
     )
@@ -117,14 +127,30 @@ def _registered(job: Job, done: Done, output: Output, *, name: str, stage: str) 
 def _check_result(result: dict[str, Any]) -> None:
     """What later readers take for granted. Refused. The lineage is no sealed column: its facts have their own form."""
     try:
-        Signature.from_json(result["signature"])
+        read_interface(result["signature"])
         if not isinstance(result.get("metrics") or {}, dict) or not _is_count(result.get("parameters")):
+            raise Refused(failures.INTERNAL)
+        if not isinstance(result.get("card"), dict | None):
             raise Refused(failures.INTERNAL)
     except (KeyError, AttributeError, TypeError, SignatureInvalid):
         raise Refused(failures.INTERNAL) from None
     for name, form in FACTS.items():
         if not form.fullmatch(str(result.get(name))):
             result[name] = None
+
+
+def _format(job: Job, result: dict[str, Any]) -> str:
+    """As the process says; an adapter comes of fine-tuning only, and is one of the base that the job was given."""
+    found = result.get("format", "onnx")
+    is_adapter, base = found == "lora", job.base_version
+    if found not in registry.SERVED_FORMATS or is_adapter != (job.kind == "finetune"):
+        raise Refused(failures.INTERNAL)
+    if is_adapter:
+        given = None if base is None else (base.signature or {}).get("weights_sha256")
+        signature = result["signature"]
+        if signature.get("adapter") is not True or given is None or signature.get("base_sha256") != given:
+            raise Refused(failures.INTERNAL)
+    return str(found)
 
 
 def _is_count(value: object) -> bool:
@@ -143,7 +169,7 @@ def _lineage(job: Job, result: dict[str, Any]) -> dict[str, Any]:
         "code_version": code_version(),
         "torch_version": result.get("torch_version"),
         "threads": result.get("threads"),
-        "parent": None,
+        "parent": None if job.base_version is None else str(job.base_version),
     }
 
 

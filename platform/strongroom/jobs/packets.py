@@ -20,7 +20,7 @@ PACKET_BYTES = 64 * 1024
 TEXT_CHARACTERS = 4096
 LEVELS = ("debug", "info", "warning", "error")
 PROGRESS = ("fraction", "epoch", "epochs", "step", "steps", "eta_seconds", "items", "items_total")
-METRIC = re.compile(r"(train|validation|test)/(loss|accuracy|f1|r2)")  # the contract's twelve: a bound, too
+METRIC = re.compile(r"(train|validation|test)/(loss|accuracy|f1|r2|perplexity|margin)")  # a bound, too
 CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 OUTPUTS = ("checkpoint", "model", "result", "profile", "output")
 

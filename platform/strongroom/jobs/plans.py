@@ -20,12 +20,14 @@ from strongroom.jobs import wakeups
 from strongroom.jobs.models import Event, Job
 from strongroom.jobs.states import State
 from strongroom.registry import services as registry
+from strongroom.registry.models import ModelVersion
 from strongroom.tenants import scope
 from strongroom.tenants.actor import Actor
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 from training import spec as specs
 from training.spec.facts import contradictions
+from training.spec.finetune import contradictions as tuning_contradictions
 
 WAITING_LIMIT = 10_000
 SPEC_BYTES = 48 * 1024  # it travels to the job's process in one packet of 64 KiB
@@ -39,6 +41,7 @@ class Plan:
     name: str
     version: DatasetVersion | None = None
     artefact: Artefact | None = None
+    base: ModelVersion | None = None
 
     @property
     def document(self) -> dict[str, Any]:
@@ -57,6 +60,8 @@ def validate(document: object) -> Plan:
         raise invalid_spec(problems.problems) from None
     if (size := len(specs.canonical(spec))) > SPEC_BYTES:
         raise invalid_spec([specs.Problem("", "too_long", f"has {size} bytes of JSON", f"at most {SPEC_BYTES}")])
+    if isinstance(spec, specs.FinetuneSpec):
+        return _plan_finetuning(spec)
     return _plan_training(spec) if isinstance(spec, specs.TrainSpec) else _plan_import(spec)
 
 
@@ -85,6 +90,7 @@ def enqueue(actor: Actor, plan: Plan, *, retry_of: UUID | None = None, **fields:
         spec_sha256=plan.sha256,
         dataset_version=plan.version,
         input_artefact=plan.artefact,
+        base_version=plan.base,
         priority=resources.priority,
         max_attempts=resources.max_attempts,
         retry_of=retry_of,
@@ -107,13 +113,41 @@ def _plan_training(spec: specs.TrainSpec) -> Plan:
     return Plan(spec, spec.name, version)
 
 
+def _plan_finetuning(spec: specs.FinetuneSpec) -> Plan:
+    version = ready_version(spec.dataset.name, spec.dataset.version, "/dataset")
+    base = _ready_base(spec.base.model, spec.base.version)
+    update = {
+        "dataset": spec.dataset.model_copy(update={"version": version.number}),
+        "base": spec.base.model_copy(update={"version": base.number}),
+    }
+    spec = spec.model_copy(update=update)
+    if problems := tuning_contradictions(spec, datasets.document(version), base.signature):
+        raise invalid_spec(problems, "dataset_contradicts_spec")
+    registry.check_name(spec.register_.model or spec.name, "generation")
+    return Plan(spec, spec.name, version, base=base)
+
+
+def _ready_base(name: str, number: int | None) -> ModelVersion:
+    try:
+        version = registry.resolve(name, number)
+    except NotFound as error:
+        problem = FieldError("/base", "not_found", error.detail, "GET /api/v1/models")
+        raise NotFound(error.detail, errors=[problem]) from None
+    if version.state != ModelVersion.State.READY:
+        raise Invalid(f"{version} was {version.state} and cannot be tuned", code="version_rejected")
+    if version.artefact is None:
+        hint = "import the model yourself, and tune that"
+        raise invalid_spec([specs.Problem("/base", "public_base", f"{version} is another tenant's public model", hint)])
+    return version
+
+
 def _plan_import(spec: specs.Spec) -> Plan:
     if not isinstance(spec, specs.ImportSpec):  # POST takes two kinds, and the other was looked at
         raise TypeError(type(spec).__name__)
     artefact_id = ids.parse("art", spec.artefact)
-    artefact = registry.pending_import(artefact_id or UUID(int=0))
+    upload = registry.pending_import(artefact_id or UUID(int=0))
     registry.check_name(spec.model, spec.task)
-    return Plan(spec, spec.name, artefact=artefact)
+    return Plan(spec, spec.name, artefact=upload.artefact)
 
 
 def ready_version(name: str, number: int | None, path: str) -> DatasetVersion:

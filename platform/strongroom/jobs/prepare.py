@@ -15,6 +15,7 @@ from typing import Any
 from strongroom.errors import Gone
 from strongroom.jobs.models import Job
 from strongroom.jobs.process import granted_bytes
+from strongroom.registry import services as registry
 from strongroom.tenants import scope
 from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
@@ -75,6 +76,8 @@ def inputs_of(job: Job) -> list[tuple[str, Artefact]]:
         artefacts = [("model", job.input_artefact)]
     else:
         artefacts = [("dataset", None if job.dataset_version is None else job.dataset_version.artefact)]
+    if job.kind == "finetune":
+        artefacts.append(("base", None if job.base_version is None else job.base_version.artefact))
     found = [(name, artefact) for name, artefact in artefacts if artefact is not None]
     if len(found) < len(artefacts):
         raise Gone("what the job reads was deleted")
@@ -110,7 +113,7 @@ def _resume(job: Job, opened: list[int]) -> dict[str, Any] | None:
 def _about(job: Job) -> dict[str, Any]:
     version = job.dataset_version
     if version is None:
-        return {}
+        return {} if job.input_artefact is None else {"format": registry.pending_import(job.input_artefact.id).format}
     return {
         "format": version.format,
         "modality": version.modality,

@@ -21,6 +21,7 @@ from strongroom.jobs import endings, plans
 from strongroom.jobs import predictions as asked
 from strongroom.jobs.models import Event, Job, LogLine
 from strongroom.jobs.states import TERMINAL, State
+from strongroom.registry.models import ModelVersion
 from strongroom.rest.bodies import made_by, moment, optional_moment
 from strongroom.tenants.actor import Actor
 from strongroom.vault import services as vault
@@ -150,6 +151,11 @@ def reads(version: DatasetVersion) -> bool:
     return Job.objects.filter(dataset_version=version).exclude(state__in=TERMINAL).exists()
 
 
+def tunes(version: ModelVersion) -> bool:
+    """Whether a job that has not ended learns an adapter for the version."""
+    return Job.objects.filter(base_version=version).exclude(state__in=TERMINAL).exists()
+
+
 def document(job: Job, *, spec: bool = True) -> dict[str, Any]:
     """The body of the native API; lists leave the spec out."""
     body = {
@@ -177,7 +183,7 @@ def document(job: Job, *, spec: bool = True) -> dict[str, Any]:
         "finished_at": optional_moment(job.finished_at),
         "created_by": made_by(job),
     }
-    return body | {"spec": job.spec, "spec_sha256": job.spec_sha256} if spec else body
+    return body | ({"spec": job.spec} if spec else {}) | {"spec_sha256": job.spec_sha256}
 
 
 def log_document(line: LogLine) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from strongroom.registry import services
+from strongroom.registry import catalogue, services
 from strongroom.rest import pages
-from strongroom.rest.fields import Moment, PageQuery, PrefixedId, StrictSerializer
+from strongroom.rest.fields import Flag, Moment, PageQuery, PrefixedId, StrictSerializer, Text
 from strongroom.rest.schema import page_of
 from strongroom.rest.views import ResourceView
 
@@ -46,21 +46,44 @@ class VersionBody(serializers.Serializer):
     state = serializers.ChoiceField(["ready", "rejected"])
     stage = serializers.ChoiceField(["candidate", "production", "archived"])
     reasons = serializers.ListField(child=serializers.CharField())
-    format = serializers.ChoiceField(services.FORMATS)
+    format = serializers.ChoiceField(services.SERVED_FORMATS)
     size_bytes = serializers.IntegerField()
     parameters = serializers.IntegerField(allow_null=True)
     metrics = serializers.DictField(child=serializers.FloatField())
     evaluation = serializers.DictField(allow_null=True)
     signature = SignatureBody(allow_null=True)
+    card = serializers.DictField(allow_null=True)
+    public = serializers.CharField(allow_null=True)
     lineage = serializers.DictField()
     created_at = Moment()
 
 
-class StageBody(StrictSerializer):
-    stage = serializers.ChoiceField(["production"])
+class PublicBody(serializers.Serializer):
+    id = PrefixedId("ver")
+    name = serializers.CharField()
+    task = serializers.CharField()
+    format = serializers.CharField()
+    size_bytes = serializers.IntegerField()
+    parameters = serializers.IntegerField(allow_null=True)
+    card = serializers.DictField(allow_null=True)
+    created_at = Moment()
+
+
+class VersionChange(StrictSerializer):
+    """Any of these."""
+
+    stage = serializers.ChoiceField(["production"], required=False)
+    public = Flag(required=False)
+
+
+class AdoptBody(StrictSerializer):
+    """`public`: as the catalogue names it, owner/model@version."""
+
+    public = Text(max_length=140)
 
 
 ModelPage, VersionPage = page_of(ModelBody, "ModelPage"), page_of(VersionBody, "ModelVersionPage")
+PublicPage = page_of(PublicBody, "PublicModelPage")
 
 
 class ModelsView(ResourceView):
@@ -107,11 +130,15 @@ class VersionView(ResourceView):
         """One version: metrics, signature, evaluation, lineage."""
         return Response(services.document(services.resolve(name, version)))
 
-    @extend_schema(operation_id="stage_model_version", tags=["models"], request=StageBody, responses=VersionBody)
+    @extend_schema(operation_id="stage_model_version", tags=["models"], request=VersionChange, responses=VersionBody)
     def patch(self, request: Any, name: str, version: int) -> Response:
-        """Puts a version into production; the one before is archived."""
+        """Puts a version into production; the one before is archived. Or lets every tenant deploy it, or no longer."""
         row = services.resolve(name, version)
-        services.set_stage(self.actor, row, self.body(StageBody)["stage"])
+        body = self.body(VersionChange)
+        if "stage" in body or not body:
+            services.set_stage(self.actor, row, body.get("stage", ""))
+        if "public" in body:
+            (catalogue.publish if body["public"] else catalogue.withdraw)(self.actor, row)
         return Response(services.document(row))
 
     @extend_schema(operation_id="delete_model_version", tags=["models"], responses={204: None})
@@ -121,7 +148,30 @@ class VersionView(ResourceView):
         return Response(status=204)
 
 
+class CatalogueView(ResourceView):
+    scopes = {"GET": "models:read"}
+    queries = {"GET": PageQuery}
+
+    @extend_schema(operation_id="list_catalogue", tags=["models"], parameters=[PageQuery], responses=PublicPage)
+    def get(self, request: Any) -> Response:
+        """Models that their owners have made public, newest first."""
+        return Response(pages.page(catalogue.published(), catalogue.document, **self.query))
+
+
+class AdoptView(ResourceView):
+    scopes = {"POST": "models:write"}
+
+    @extend_schema(operation_id="adopt_model", tags=["models"], request=AdoptBody, responses={201: VersionBody})
+    def post(self, request: Any, name: str) -> Response:
+        """Makes a public model a version of one's own, to deploy; its weights stay its owner's."""
+        version = catalogue.adopt(self.actor, name, self.body(AdoptBody)["public"])
+        where = f"/api/v1/models/{name}/versions/{version.number}"
+        return Response(services.document(version), status=201, headers={"Location": where})
+
+
 urlpatterns = [
+    path("catalogue", CatalogueView.as_view()),
+    path("models/<str:name>/adopt", AdoptView.as_view()),
     path("models", ModelsView.as_view()),
     path("models/<str:name>", ModelView.as_view()),
     path("models/<str:name>/versions", VersionsView.as_view()),

@@ -14,10 +14,11 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from inference.language.interface import is_language
 from strongroom import ids
 from strongroom.audit.services import record
 from strongroom.errors import Conflict, FieldError, Invalid, NotFound
-from strongroom.registry.models import Model, ModelVersion
+from strongroom.registry.models import Model, ModelUpload, ModelVersion, PublicModel
 from strongroom.rest.bodies import moment
 from strongroom.tenants import names, scope
 from strongroom.tenants.actor import Actor
@@ -25,7 +26,8 @@ from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 
 IMPORT_HOURS = 24
-FORMATS = ("onnx",)
+FORMATS = ("onnx", "onnx-zip", "gguf", "safetensors-zip")  # of uploads
+SERVED_FORMATS = ("onnx", "gguf", "lora")
 
 _in_use: list[Callable[[ModelVersion], bool]] = []
 
@@ -48,7 +50,7 @@ def begin_upload(name: str, *, format: str = "onnx") -> Upload:
     """Everything that can be refused before the first byte. Invalid, LimitReached."""
     names.check("name", name)
     if format not in FORMATS:
-        raise Invalid.field("?format", f"must be onnx, is {format!r}", code="choice")
+        raise Invalid.field("?format", f"must be one of {', '.join(FORMATS)}, is {format!r}", code="choice")
     tenant_id = scope.tenant_id()
     vault.check_room(tenant_id)
     expires = timezone.now() + timedelta(hours=IMPORT_HOURS)
@@ -58,6 +60,7 @@ def begin_upload(name: str, *, format: str = "onnx") -> Upload:
 def finish_upload(actor: Actor, upload: Upload, sha256_hex: str) -> dict[str, Any]:
     """The body of the answer; the artefact waits for a job of kind `import`, 24 hours at most."""
     artefact = upload.draft.row()
+    ModelUpload.objects.create(artefact=artefact, name=upload.name, format=upload.format)
     record(actor, "model.upload", "artefact", artefact.id, size_bytes=artefact.size_bytes)
     return {
         "artefact": ids.text("art", artefact.id),
@@ -69,14 +72,14 @@ def finish_upload(actor: Actor, upload: Upload, sha256_hex: str) -> dict[str, An
     }
 
 
-def pending_import(artefact_id: UUID) -> Artefact:
+def pending_import(artefact_id: UUID) -> ModelUpload:
     """The uploaded file of an import job. NotFound where there is none, or it was imported or destroyed."""
-    rows = Artefact.objects.filter(id=artefact_id, kind="import", state=Artefact.State.SEALED)
-    if (artefact := rows.first()) is None:
+    rows = ModelUpload.objects.filter(artefact_id=artefact_id, artefact__state=Artefact.State.SEALED)
+    if (upload := rows.select_related("artefact").first()) is None:
         hint = "PUT /api/v1/models/{name}/content first"
         problem = FieldError("/artefact", "not_found", "names no uploaded model", hint)
         raise NotFound("/artefact names no uploaded model", errors=[problem])
-    return artefact
+    return upload
 
 
 def check_name(name: str, task: str) -> None:
@@ -99,12 +102,14 @@ def register(
     result: dict[str, Any],
     lineage: dict[str, Any],
     job_id: UUID | None = None,
+    format: str = "onnx",
+    base: ModelVersion | None = None,
     stage: str = "candidate",
     reasons: Sequence[str] = (),
 ) -> ModelVersion:
     """A new version inside the caller's transaction; `reasons` make it `rejected`, never deployable.
 
-    result: signature, evaluation, metrics, parameters as the job's process sealed them.
+    result: signature, evaluation, metrics, parameters, card as the job's process sealed them.
     """
     check_name(name, task)
     model, _ = Model.objects.get_or_create(name=name, defaults={"task": task})
@@ -117,12 +122,15 @@ def register(
         number=last.number + 1 if last else 1,
         state=ModelVersion.State.REJECTED if reasons else ModelVersion.State.READY,
         stage=stage,
+        format=format,
+        base=base,
         artefact=artefact,
         size_bytes=artefact.size_bytes,
         parameters=result.get("parameters"),
         metrics=result.get("metrics", {}),
         evaluation=result.get("evaluation"),
         signature=result["signature"],
+        card=result.get("card"),
         lineage=lineage,
         reasons=list(reasons),
         job_id=job_id,
@@ -178,11 +186,14 @@ def _archive_production(model: Model, but: ModelVersion | None = None) -> None:
 def delete_version(actor: Actor, version: ModelVersion) -> None:
     """Destroys the artefact's key and object; the row stays for the lineage. Conflict in_use."""
     if any(check(version) for check in _in_use):
-        raise Conflict(f"{version} is served by a deployment; stop it first", code="in_use")
+        raise Conflict(f"{version} is served by a deployment, or a job reads it; stop that first", code="in_use")
+    if (adapter := version.adapters.exclude(state=ModelVersion.State.DELETED).first()) is not None:
+        raise Conflict(f"{version} is the base of {adapter}; delete that first", code="in_use")
+    PublicModel.objects.filter(version_id=version.id, withdrawn_at__isnull=True).update(withdrawn_at=timezone.now())
     if version.artefact is not None:
         vault.destroy(version.artefact)
     version.state = ModelVersion.State.DELETED
-    version.signature = version.evaluation = version.reasons = None
+    version.signature = version.evaluation = version.reasons = version.card = None
     version.save()
     record(actor, "model.delete", "model_version", version.id)
 
@@ -225,11 +236,16 @@ def document(version: ModelVersion) -> dict[str, Any]:
         "metrics": version.metrics,
         "evaluation": version.evaluation,
         "signature": public_signature(version.signature),
+        "card": version.card,
+        "public": None if version.public is None else str(version.public),
         "lineage": version.lineage,
         "created_at": moment(version.created_at),
     }
 
 
 def public_signature(signature: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Inputs, outputs and classes; what the engine keeps beside them is its own."""
-    return None if signature is None else {key: signature.get(key) for key in ("inputs", "outputs", "classes")}
+    """Inputs, outputs and classes; what the engine keeps beside them is its own. A language model has none: its card
+    says what it takes."""
+    if signature is None or is_language(signature):
+        return None
+    return {key: signature.get(key) for key in ("inputs", "outputs", "classes")}
