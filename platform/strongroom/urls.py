@@ -8,7 +8,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from strongroom.edge import openapi  # noqa: F401  # adds the edge's operations to the schema
 from strongroom.rest import documents, failures
 
-ROOMS = ("access", "tenants", "datasets", "registry", "jobs", "deployments")
+ROOMS = ("access", "tenants", "datasets", "registry", "jobs", "deployments", "metering")
 API = [path("", include(f"strongroom.{room}.api")) for room in ROOMS]
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from strongroom.operations.client import Client
 from tests import servers
-from tests.bench import first_run, keys, report, serving, vault
+from tests.bench import first_run, keys, language, report, serving, vault
 from tests.bench.report import Figure
 from tests.nodes import Node
 
-PARTS = ("serving", "jobs", "keys", "vault", "run")
+PARTS = ("serving", "jobs", "keys", "language", "vault", "run")
 
 
 def main(parts: list[str]) -> None:
@@ -33,7 +33,7 @@ def _figures(parts: list[str]) -> Iterator[Figure]:
         yield from first_run.measure()
     if "vault" in parts:
         yield from vault.measure()
-    if {"serving", "jobs", "keys"} & set(parts):
+    if {"serving", "jobs", "keys", "language"} & set(parts):
         yield from _on_a_node(parts)
 
 
@@ -50,6 +50,8 @@ def _on_a_node(parts: list[str]) -> Iterator[Figure]:
             rows = "a,b,label\n" + "".join(f"{i},{i % 7},{'xy'[i % 2]}\n" for i in range(200))
             api.call("PUT", path, rows.encode(), wait=60, content_type="text/csv")
             yield serving.submit_to_running(api, "rows")
+        if "language" in parts:
+            yield from language.measure(node, api, made["api_key"])
         if "keys" in parts:
             yield from keys.measure(node, made["api_key"])
 

@@ -21,7 +21,7 @@ from tests.edge.test_limits import served
 pytestmark = pytest.mark.slow
 
 SIGNATURE = Signature((Tensor("x", "FP32", (-1, 2)), Tensor("t", "BYTES", (-1, 1))), (Tensor("y", "FP32", (-1, 1)),))
-SERVED = served(signature=SIGNATURE)
+SERVED = served(interface=SIGNATURE)
 
 NAMES = st.sampled_from(
     ["inputs", "rows", "x", "t", "name", "shape", "datatype", "data", "id", "outputs", "parameters"]

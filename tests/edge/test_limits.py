@@ -28,7 +28,7 @@ def served(**changes: Any) -> Served:
         model="m",
         version=1,
         version_id=version,
-        signature=Signature((TENSOR,), (TENSOR,)),
+        interface=Signature((TENSOR,), (TENSOR,)),
         policy=None,
         requests_per_second=None,
         concurrency=None,

@@ -22,7 +22,7 @@ from inference.answer import Prediction, predictions, probabilities
 from inference.errors import InputRefused
 from inference.protocol import Array
 from strongroom.access.services import Principal
-from strongroom.deployments.client import Answer, CellConnection, EngineLost, Engines, refused
+from strongroom.deployments.client import Answer, EngineLost, Engines, refused
 from strongroom.edge.limits import LIMITS
 from strongroom.edge.snapshot import DEPLOYMENTS, Served
 from strongroom.errors import NotFound
@@ -73,6 +73,39 @@ class Result:
         return self._outputs if self.served.policy is None else limited(self.served, self._outputs)
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A use of a deployment that was let in: it holds a place of the deployment's concurrency until `leave`."""
+
+    principal: Principal
+    served: Served
+    deadline: float  # of monotonic()
+
+    @property
+    def left_ms(self) -> int:
+        """Of the deadline, at least 1."""
+        return max(1, int((self.deadline - monotonic()) * 1000))
+
+    def leave(self) -> None:
+        LIMITS.leave(self.served)
+
+    def count(self, **counts: Any) -> None:
+        """Into the usage of this deployment, version and principal."""
+        served = self.served
+        METER.count(served.tenant, served.deployment, served.engine_version, self.principal.text, **counts)
+
+
+async def admit(principal: Principal, name: str, *, version: str | None = None, deadline_ms: int | None = None) -> Call:
+    """Resolves the deployment and takes a place: what every use of every face goes through. `leave` follows."""
+    began = monotonic()
+    served = _at_hand(principal, name, version) or await resolve(principal, name, version)
+    deadline = began + min(deadline_ms or served.deadline_ms, served.deadline_ms) / 1000
+    if ENGINES.ready(served.tenant, served.name, served.engine_version) is None and not _is_loaded(served):
+        served = await _settled(served, principal, name, version, deadline)
+    LIMITS.enter(served)
+    return Call(principal, served, deadline)
+
+
 async def predict(
     principal: Principal,
     name: str,
@@ -86,32 +119,18 @@ async def predict(
 
     A large request is read in a thread, so that the loop goes on with the others.
     """
-    began = monotonic()
-    served = _at_hand(principal, name, version) or await resolve(principal, name, version)
-    engine = ENGINES.ready(served.tenant, served.name, served.engine_version)
-    allowed_ms = min(deadline_ms or served.deadline_ms, served.deadline_ms)
-    if engine is None and not _is_loaded(served):
-        served = await _settled(served, principal, name, version, began + allowed_ms / 1000)
-    LIMITS.enter(served)
+    call = await admit(principal, name, version=version, deadline_ms=deadline_ms)
+    served = call.served
     try:
-        deadline = allowed_ms - int((monotonic() - began) * 1000)
         inputs = await asyncio.to_thread(read, served) if is_large else read(served)
-        answer = await _asked(engine, principal, served, inputs, max(1, deadline))
+        answer = await _asked(call, inputs)
     except BaseException:
-        METER.count(served.tenant, served.deployment, served.engine_version, principal.text, failed=True)
+        call.count(failed=True)
         raise
     finally:
-        LIMITS.leave(served)
+        call.leave()
     items = _items(served, answer.outputs)
-    METER.count(
-        served.tenant,
-        served.deployment,
-        served.engine_version,
-        principal.text,
-        items=items,
-        compute_us=answer.compute_us,
-        queue_us=answer.queue_us,
-    )
+    call.count(items=items, compute_us=answer.compute_us, queue_us=answer.queue_us)
     return Result(served, answer.outputs, items, answer.queue_us, answer.compute_us)
 
 
@@ -157,16 +176,16 @@ async def resolve(principal: Principal, name: str, version: str | None = None) -
     return served
 
 
-def _asked(
-    engine: CellConnection | None, principal: Principal, served: Served, inputs: Inputs, deadline_ms: int
-) -> Awaitable[Answer]:
+def _asked(call: Call, inputs: Inputs) -> Awaitable[Answer]:
     """Of the connection at hand, or of whichever there will be."""
-    options: dict[str, Any] = {"deadline_ms": deadline_ms, "principal": principal.lane}
+    served = call.served
+    options: dict[str, Any] = {"deadline_ms": call.left_ms, "principal": call.principal.lane}
     if isinstance(inputs, Raw):
         options |= {"raw": inputs.data, "content_type": inputs.content_type}
     else:
         options["inputs"] = inputs
-    if engine is not None and not engine.lost:
+    engine = ENGINES.ready(served.tenant, served.name, served.engine_version)
+    if engine is not None:
         return engine.infer(served.name, served.engine_version, **options)
     return ENGINES.infer(served.tenant, served.name, served.engine_version, **options)
 

@@ -14,6 +14,8 @@ from typing import Any
 from strongroom import logs
 from strongroom.edge import events, health, http, native, open_inference, predictions, principals, upload
 from strongroom.edge.access_log import LOG
+from strongroom.edge.openai import encodings, endpoints
+from strongroom.edge.openai import errors as openai_errors
 from strongroom.errors import StrongroomError
 from strongroom.rest import problem
 from strongroom.rest.requests import from_address
@@ -44,9 +46,29 @@ V2: dict[str, dict[str, Handler]] = {
     "/v2/models/{name}/versions/{version}/ready": {"GET": open_inference.model_ready},
     "/v2/models/{name}/versions/{version}/infer": {"POST": open_inference.infer},
 }
+V1: dict[str, dict[str, Handler]] = {
+    "/v1/models": {"GET": endpoints.models},
+    "/v1/models/{name}": {"GET": endpoints.model},
+    "/v1/chat/completions": {"POST": endpoints.chat},
+    "/v1/completions": {"POST": endpoints.completions},
+    "/v1/responses": {"POST": endpoints.responses},
+    "/v1/embeddings": {"POST": encodings.embeddings},
+}
 REMEMBERED_CHARACTERS = 256  # of a path that anybody may make long
 WITHOUT_QUERY: frozenset[Handler] = frozenset(
-    {native.predict, predictions.submit, predictions.read, predictions.output, predictions.cancel, events.events}
+    {
+        *(native.predict, predictions.submit, predictions.read, predictions.output, predictions.cancel, events.events),
+        *(endpoints.chat, endpoints.completions, endpoints.responses, endpoints.model),
+        encodings.embeddings,
+    }
+)
+
+
+# Each face's paths, its words for a failure, and the beginning below which everything is its own.
+FACES: tuple[tuple[dict[str, dict[str, Handler]], Failure, str | None], ...] = (
+    (API, http.failure, None),
+    (V2, open_inference.failure, "/v2/"),
+    (V1, openai_errors.failure, "/v1/"),
 )
 
 
@@ -62,7 +84,7 @@ class Node:
 
 def _tree() -> Node:
     root = Node()
-    for table, failure in ((API, http.failure), (V2, open_inference.failure)):
+    for table, failure, _ in FACES:
         for path, handlers in table.items():
             node = root
             for part in path.split("/"):
@@ -76,17 +98,17 @@ def _tree() -> Node:
 
 
 _ROOT = _tree()
-_NOTHING_BELOW_V2 = Node(handlers={}, failure=open_inference.failure)
+_NOTHING_BELOW = {begins: Node(handlers={}, failure=failure) for _, failure, begins in FACES if begins is not None}
 
 
 def find(path: str) -> tuple[Node, tuple[str, ...]] | None:
     """The node of a path and the parts that stand for its parameters; None where the path is Django's.
 
-    All of /v2 is the edge's: what is not there is said in that protocol's words.
+    All of /v1 and /v2 is the edge's: what is not there is said in that protocol's words.
     """
     found = _remembered(path) if len(path) <= REMEMBERED_CHARACTERS else _find(path)
-    if found is None and path.startswith("/v2/"):
-        return _NOTHING_BELOW_V2, ()
+    if found is None and (nothing := _NOTHING_BELOW.get(path[:4])) is not None:
+        return nothing, ()
     return found
 
 

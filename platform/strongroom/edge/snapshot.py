@@ -1,4 +1,4 @@
-"""What is served, in memory: deployments with their live version, signature, limits and policy, one look-up a request.
+"""What is served, in memory: deployments with their live version, interface, limits and policy, one look-up a request.
 
 An entry is read from the database at its first use and again at the first use after a change (the generation
 `deployments`). While the database is away, entries go on serving for
@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import Error
 
+from inference.interface import Interface, read_interface
+from inference.language.interface import LanguageInterface
 from inference.signature import Signature
 from strongroom.access.generations import GENERATIONS
 from strongroom.deployments import services as deployments
 from strongroom.edge import database
-from strongroom.errors import NotFound, Unavailable
+from strongroom.errors import Invalid, NotFound, Unavailable
 from strongroom.tenants import names, scope
 
 MAX_ENTRIES = 20_000
+ABSENT_SECONDS = 0.1  # that a missing one is believed missing: it may be made before the generations tell of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Served:
     model: str
     version: int
     version_id: UUID
-    signature: Signature
+    interface: Interface
     policy: dict[str, Any] | None  # None where it changes nothing
     requests_per_second: float | None
     concurrency: int | None
@@ -51,11 +55,32 @@ class Served:
         object.__setattr__(self, "deployment", str(self.deployment_id))
         object.__setattr__(self, "engine_version", str(self.version_id))
 
+    @property
+    def signature(self) -> Signature:
+        """Of a model of arrays; Invalid where it is a language model."""
+        if isinstance(self.interface, Signature):
+            return self.interface
+        raise Invalid(
+            f"{self.name!r} is a language model and takes words: POST /v1/chat/completions",
+            title="The model takes words, not arrays",
+        )
+
+    @property
+    def language(self) -> LanguageInterface:
+        """Of a language model; Invalid where it is a model of arrays."""
+        if isinstance(self.interface, LanguageInterface):
+            return self.interface
+        raise Invalid(
+            f"{self.name!r} is not a language model: POST /api/v1/deployments/{self.name}/predict",
+            title="The model takes arrays, not words",
+        )
+
 
 @dataclass(slots=True)
 class _Entry:
     served: Served | None  # None: there is no such deployment
     generation: int
+    read_at: float  # of monotonic()
 
 
 class Deployments:
@@ -83,6 +108,7 @@ class Deployments:
             entry is not None
             and entry.generation == GENERATIONS.number("deployments")
             and GENERATIONS.silent_seconds() <= self._stale_seconds
+            and (entry.served is not None or monotonic() - entry.read_at < ABSENT_SECONDS)
         ):
             served = entry.served
         else:
@@ -117,7 +143,7 @@ class Deployments:
             self._make_room()
         if served is not None and old is not None and old.served is not None:
             served = _after(served, old.served)
-        self._entries[(tenant, name)] = _Entry(served, generation)
+        self._entries[(tenant, name)] = _Entry(served, generation, monotonic())
         return served
 
     def _make_room(self) -> None:
@@ -148,7 +174,7 @@ def load(tenant_id: UUID, name: str) -> Served | None:
         traffic = row.traffic.select_related("version__model").filter(mode="live").first()
         if traffic is None:
             return None
-        limits = deployments.LIMITS | row.limits
+        limits = deployments.limits(row, traffic.version.format)
         policy = deployments.POLICY | row.output_policy
         return Served(
             tenant_id=tenant_id,
@@ -157,7 +183,7 @@ def load(tenant_id: UUID, name: str) -> Served | None:
             model=traffic.version.model.name,
             version=traffic.version.number,
             version_id=traffic.version_id,
-            signature=Signature.from_json(traffic.version.signature),
+            interface=read_interface(traffic.version.signature),
             policy=None if policy == deployments.POLICY else policy,
             requests_per_second=limits["requests_per_second"],
             concurrency=limits["concurrency"],

@@ -1,8 +1,9 @@
 """The door of the metering: uses counted in memory, added to the table in numbered batches, each exactly once.
 
 A batch belongs to (process, number). What was counted since the last one becomes the next batch; a batch whose flush
-failed, or whose commit was not heard of, is sent again under its number and changes nothing the second time. Knows
-nothing of prices and budgets; a process killed outright loses what it had not flushed, at most a flush's interval.
+failed, or whose commit was not heard of, is sent again under its number and changes nothing the second time. A process
+killed outright loses what it had not flushed, at most a flush's interval. With the usage goes what became of the
+leases of budgets (leases.py), for which a killed process loses nothing. Knows nothing of prices.
 """
 
 from __future__ import annotations
@@ -18,26 +19,35 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from strongroom import ids
+from strongroom.metering.leases import LEASES, Leases, Reservation
+from strongroom.metering.limits import LIMITS
 from strongroom.metering.models import Batch, Usage
 from strongroom.tenants import scope
+
+__all__ = ["LEASES", "LIMITS", "METER", "Meter", "Reservation", "store"]
 
 Id = UUID | str  # of one kind in one process; as text it is hashed in no time
 Key = tuple[Id, Id, Id, Id, int]  # tenant, deployment, version, principal, minute since the epoch
 KEYS = ("tenant_id", "deployment_id", "version_id", "principal_id", "minute")
 REMEMBERED = timedelta(days=7)  # a batch is repeated within minutes or never
 FORGET_EVERY = 500  # batches
-COUNTERS = ("calls", "items", "errors", "compute_us", "queue_us")
+TOKENS = ("tokens_in", "tokens_cached", "tokens_out", "tokens_cancelled")
+COUNTERS = ("calls", "items", "errors", "compute_us", "queue_us", *TOKENS)
 
 
 class Meter:
-    """The uses that one process has seen. `count` and `cut` belong to one thread; `send` may run on another."""
+    """The uses that one process has seen. `count` and `cut` belong to one thread; `send` may run on another.
 
-    def __init__(self) -> None:
+    `leases`: those of this process, where it reserves from budgets.
+    """
+
+    def __init__(self, leases: Leases | None = None) -> None:
         self.process_id = ids.new()
         self.number = 0
         self._open: dict[Key, list[int]] = {}
         self._sent: dict[Key, list[int]] = {}  # the batch under `number`, kept until it is known to be counted
         self._sending = threading.Lock()  # one batch is sent by one thread
+        self._leases = leases
 
     def count(
         self,
@@ -50,24 +60,34 @@ class Meter:
         failed: bool = False,
         compute_us: int = 0,
         queue_us: int = 0,
+        tokens_in: int = 0,
+        tokens_cached: int = 0,
+        tokens_out: int = 0,
+        tokens_cancelled: int = 0,
     ) -> None:
-        """One call. Never waits, never fails."""
+        """One call. Never waits, never fails. Cached are of the tokens in, cancelled of the tokens out."""
         key = (tenant_id, deployment_id, version_id, principal_id, int(time()) // 60)
         counters = self._open.get(key)
         if counters is None:
-            counters = self._open[key] = [0, 0, 0, 0, 0]
+            counters = self._open[key] = [0] * len(COUNTERS)
         counters[0] += 1
         counters[1] += items
         counters[2] += failed
         counters[3] += compute_us
         counters[4] += queue_us
+        if tokens_in or tokens_out:
+            counters[5] += tokens_in
+            counters[6] += tokens_cached
+            counters[7] += tokens_out
+            counters[8] += tokens_cancelled
 
     def cut(self) -> bool:
-        """Makes what was counted so far the next batch, on the counting thread; whether there is one to send."""
+        """Makes what was counted so far the next batch, on the counting thread; whether there is anything to send."""
         if not self._sent and self._open:
             self.number += 1
             self._open, self._sent = {}, self._open
-        return bool(self._sent)
+        has_reports = self._leases is not None and self._leases.cut()
+        return bool(self._sent) or has_reports
 
     def send(self) -> None:
         """Adds the batch that `cut` made to the table, on any thread. DatabaseError leaves it to be sent again."""
@@ -75,9 +95,11 @@ class Meter:
             if self._sent:
                 store(self.process_id, self.number, self._sent)
                 self._sent = {}
+        if self._leases is not None:
+            self._leases.send()
 
 
-METER = Meter()
+METER = Meter(LEASES)
 
 
 def store(process_id: UUID, number: int, counted: dict[Key, list[int]]) -> bool:

@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -13,7 +14,8 @@ class Refused(RuntimeError):
     """An answer with status ≥ 400: the status and the problem's detail."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
-        super().__init__(f"{status} {problem.get('code')}: {problem.get('detail')}")
+        problem = problem.get("error", problem)  # OpenAI's form has it inside
+        super().__init__(f"{status} {problem.get('code')}: {problem.get('detail') or problem.get('message')}")
         self.status, self.problem = status, problem
 
 
@@ -40,6 +42,21 @@ class Client:
         except urllib.error.HTTPError as error:
             raise Refused(error.code, _problem(error.read())) from None
         return json.loads(text) if text else None
+
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[str]:
+        """The text of a streamed chat completion as it comes; Refused, OSError."""
+        data = json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data=data, headers=headers)  # noqa: S310  # ours
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout) as answer:  # noqa: S310  # http to ourselves
+                for line in answer:
+                    event = line.removeprefix(b"data: ").strip()
+                    if event and event != b"[DONE]":
+                        for choice in json.loads(event).get("choices", ()):
+                            yield choice["delta"].get("content") or ""
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, _problem(error.read())) from None
 
     def find(self, path: str) -> Any:
         """The object, or None where there is none."""

@@ -60,6 +60,7 @@ class Environment:
     runtime: str = setting("", "Parent of the runtime folder (sockets); default $TMPDIR.")
     queues: str = setting("cpu", "Queues (device classes) that this worker serves, by commas.")
     threads_per_cell: str = setting("1", "Threads that one cell computes with.")
+    language_threads: str = setting("0", "Threads that one language model computes with; 0 for all cores.")
     max_body_bytes: str = setting("8388608", "Largest body of a prediction.")
     max_upload_bytes: str = setting("68719476736", "Largest upload; a tenant's own limit may be lower.")
     lease_seconds: str = setting("6", "A job whose worker is silent this long goes to another; it speaks every 2 s.")

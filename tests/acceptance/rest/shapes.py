@@ -29,19 +29,22 @@ DATASET = names(
 COLUMN = names("name type shape missing unique min max mean classes")
 JOB_ITEM = names(
     "id kind name state cancel_requested_at attempt max_attempts priority queue worker device progress "
-    "metrics usage cost currency result error retry_of created_at started_at finished_at created_by"
+    "metrics usage cost currency result error retry_of created_at started_at finished_at created_by spec_sha256"
 )
-JOB = [*JOB_ITEM, "spec", "spec_sha256"]
+JOB = [*JOB_ITEM, "spec"]
 USAGE = names("core_seconds gpu_seconds peak_memory_bytes energy_joules energy_source")
 VERSION = names(
-    "id model version task state stage reasons format size_bytes parameters metrics signature lineage created_at"
+    "id model version task state stage reasons format size_bytes parameters metrics signature card lineage "
+    "created_at"
 )
 LINEAGE = names(
     "job dataset dataset_version dataset_fingerprint spec_sha256 weights_sha256 code_version "
     "torch_version threads parent"
 )
 MODEL = names("id name task description latest_version production_version created_at")
-DEPLOYMENT = names("id name state versions device replicas batching limits output_policy error urls created_at")
+DEPLOYMENT = names(
+    "id name state versions device replicas batching context_tokens share limits output_policy error urls created_at"
+)
 PREDICTION = names("id state deployment model version progress output error created_at finished_at expires_at")
 TENANT = names("id name display_name state limits usage created_at")
 

@@ -44,6 +44,8 @@ def test_a_deployment_is_made_and_shown(house: Journey) -> None:
         "device": "cpu",
         "replicas": {"min": 1, "max": 1, "ready": 1},
         "batching": {"max_batch": 64, "max_delay_ms": 0},
+        "context_tokens": None,
+        "share": False,
         "limits": {"requests_per_second": None, "concurrency": 64, "deadline_ms": 30_000},
         "output_policy": {"top_k": None, "decimals": None, "scores": True},
         "error": None,

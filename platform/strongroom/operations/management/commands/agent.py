@@ -26,7 +26,12 @@ class Command(BaseCommand):
         environment = settings.ENVIRONMENT
         threads = max(1, environment.number("threads_per_cell"))
         mode = cast(Mode, environment.sandbox)  # one of its three values, or settings would not have loaded
-        conditions = Conditions(memory_bytes=_memory_bytes(), threads=threads, mode=mode)
+        conditions = Conditions(
+            memory_bytes=_memory_bytes(),
+            threads=threads,
+            language_threads=environment.number("language_threads") or len(os.sched_getaffinity(0)),
+            mode=mode,
+        )
         parent = Path(environment.runtime).resolve() if environment.runtime else None
         try:
             asyncio.run(_run(Agent(environment.home_path, conditions, parent=parent)))

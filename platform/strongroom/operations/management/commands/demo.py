@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from strongroom.access import services as access
 from strongroom.errors import StrongroomError
@@ -46,10 +47,15 @@ SPEC = {
 class Command(BaseCommand):
     help = "Train, deploy and call a model of handwritten digits in the tenant `demo`."
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--language", action="store_true", help="then the demo of language models")
+
     def handle(self, *args: Any, **options: Any) -> None:
         self.began = time.monotonic()
         try:
             self.run()
+            if options["language"]:
+                call_command("language")
         except (OSError, Refused, StrongroomError) as error:
             raise CommandError(f"the demo could not go on: {error}") from None
 
@@ -189,6 +195,8 @@ class Command(BaseCommand):
             "dataset_version": version["version"],
             "job": job,
         }
+        kept = json.loads(self.path.read_text()) if self.path.exists() else {}
+        document |= {name: kept[name] for name in ("language_deployment", "embedding_deployment") if name in kept}
         draft = self.path.with_name(".demo.json")
         draft.unlink(missing_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

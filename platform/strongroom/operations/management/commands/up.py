@@ -29,15 +29,16 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--demo", action="store_true", help="train, deploy and call a model of handwritten digits")
+        parser.add_argument("--language", action="store_true", help="with --demo: language models too")
 
     def handle(self, *args: Any, **options: Any) -> None:
         home = settings.ENVIRONMENT.home_path
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _alone(home):
             web.listen(settings.ENVIRONMENT).close()  # a port that is taken is said now, not by a process that dies
-            self.run(home, options["demo"])
+            self.run(home, options["demo"], options["language"])
 
-    def run(self, home: Path, demo: bool) -> None:
+    def run(self, home: Path, demo: bool, language: bool) -> None:
         call_command("migrate", verbosity=0)
         logs = home / "logs" if demo else None
         if logs is not None:
@@ -45,7 +46,8 @@ class Command(BaseCommand):
             self.stdout.flush()
         programs = [Program(name, self.argv(name), log=_log(logs, name)) for name in PROGRAMS]
         if demo:
-            programs.append(Program("demo", self.argv("demo"), once=True))
+            arguments = ["--language"] if language else []
+            programs.append(Program("demo", [*self.argv("demo"), *arguments], once=True))
         code = asyncio.run(Supervisor(programs).run())
         if code:
             raise SystemExit(code)
