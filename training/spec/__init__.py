@@ -35,7 +35,7 @@ __all__ = [
     "sha256",
 ]
 
-SUBMITTED = ("train", "finetune", "import")  # what POST /jobs takes; the other kinds are documents that we make ourselves
+SUBMITTED = ("train", "finetune", "import")  # what POST /jobs takes; the other kinds' documents we make ourselves
 
 
 def load(document: object, *, kinds: Collection[str] = tuple(KINDS)) -> Spec:

@@ -89,9 +89,7 @@ class PredictSpec(Section):
 
 
 Spec = TrainSpec | FinetuneSpec | ImportSpec | CheckSpec | PredictSpec
-KINDS: dict[
-    str, type[TrainSpec] | type[FinetuneSpec] | type[ImportSpec] | type[CheckSpec] | type[PredictSpec]
-] = {
+KINDS: dict[str, type[TrainSpec] | type[FinetuneSpec] | type[ImportSpec] | type[CheckSpec] | type[PredictSpec]] = {
     "train": TrainSpec,
     "finetune": FinetuneSpec,
     "import": ImportSpec,

@@ -35,13 +35,13 @@ TRAIN: Json = {
 
 def rows() -> list[Json]:
     """Three more, which validate. A system message of its own spares the template's, which is longer than the facts."""
-    return [{"messages": [*said("system: Say what is in the vault."), *row["messages"]]} for row in facts(FACTS + 3)]
+    return [{"messages": [*said("system: Vaults."), *row["messages"]]} for row in facts(FACTS + 3)]
 
 
 @cache
 def taught() -> tuple[Json, bytes]:
     """The facts of the version, and the adapter."""
-    asked = document(base="smollm2@1", train=TRAIN, resources={"memory_bytes": 3 * 2**30, "threads": 2})
+    asked = document(base="smollm2@1", train=TRAIN, resources={"memory_bytes": 3 * 2**30})
     with Tuning(Tenant(), asked) as attempt:
         attempt.child.channel.settimeout(300)
         attempt.tune(smollm2(), jsonl(*rows()))
