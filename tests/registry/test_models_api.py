@@ -50,7 +50,7 @@ def test_a_version_is_shown_to_the_letter(acme: Deposit) -> None:
     body = acme.api.get("/api/v1/models/cats/versions/1").json()
     assert list(body) == [
         "id", "model", "version", "task", "state", "stage", "reasons", "format", "size_bytes", "parameters",
-        "metrics", "evaluation", "signature", "card", "lineage", "created_at",
+        "metrics", "evaluation", "signature", "card", "public", "lineage", "created_at",
     ]  # fmt: skip
     assert body["id"].startswith("ver_")
     assert (body["state"], body["stage"], body["reasons"], body["format"]) == ("ready", "candidate", [], "onnx")

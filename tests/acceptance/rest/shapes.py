@@ -34,7 +34,8 @@ JOB_ITEM = names(
 JOB = [*JOB_ITEM, "spec"]
 USAGE = names("core_seconds gpu_seconds peak_memory_bytes energy_joules energy_source")
 VERSION = names(
-    "id model version task state stage reasons format size_bytes parameters metrics signature card lineage created_at"
+    "id model version task state stage reasons format size_bytes parameters metrics signature card public lineage "
+    "created_at"
 )
 LINEAGE = names(
     "job dataset dataset_version dataset_fingerprint spec_sha256 weights_sha256 code_version "

@@ -111,7 +111,11 @@ class Talk:
     def held(self) -> Iterator[None]:
         """The engine stands still until all that is asked inside is prepared."""
         going_on = threading.Event()
-        self.base.engine.order(lambda: going_on.wait(SECONDS) and None)
+
+        def stand_still() -> None:
+            going_on.wait(SECONDS)
+
+        self.base.engine.order(stand_still)
         yield
         self.until(lambda: all(generation.sequences for generation in self.link.generating.values()))
         going_on.set()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # its stubs are another package
 import numpy as np
 import pytest
 
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.slow
 MEMORY = 2 << 30
 PROMPT = tuple(LONG)
 ENDLESS = Generate(prompt=PROMPT, sampling=greedy(None, ignore_eos=True))
+BOTH = (("chat", "1"), ("other", "2"))
 SHORT = Generate(prompt=PROMPT, sampling=greedy(5, ignore_eos=True))
 
 
@@ -85,10 +86,14 @@ def waiting(cell: Cell) -> int:
 
 
 class TestSmolLM2:
-    def test_it_answers_a_question(self, smollm2: Connection) -> None:
+    def test_it_knows_a_capital(self, smollm2: Connection) -> None:
+        said = say(smollm2, Generate(prompt="The capital of France is", sampling=greedy(4)))
+        assert said.text.startswith(" Paris")
+
+    def test_it_answers_in_a_chat(self, smollm2: Connection) -> None:
         said = say(smollm2, Generate(messages=FRANCE, sampling=greedy()))
-        assert "Paris" in said.text
-        assert len(said.pieces) > 1
+        assert len(said.pieces) > 3
+        assert said.text.isprintable()
         done = said.done[0]
         assert done["reason"] in ("stop", "length")
         assert re.fullmatch("fp_[0-9a-f]{16}", done["fingerprint"])
@@ -126,9 +131,8 @@ class TestSmolLM2:
         assert [said.done[index]["prompt_tokens"] > 0 for index in range(3)] == [True, False, False]
 
     def test_a_stop_string_is_not_sent(self, smollm2: Connection) -> None:
-        said = say(smollm2, Generate(messages=FRANCE, sampling=greedy(stop=("aris",))))
-        assert said.text.endswith("P")
-        assert said.done[0]["reason"] == "stop"
+        said = say(smollm2, Generate(prompt="1, 2, 3, 4, 5,", sampling=greedy(stop=("7,", ", 8"))))
+        assert (said.text, said.done[0]["reason"]) == (" 6, ", "stop")
 
     def test_what_a_message_says_is_no_control_token(self, smollm2: Connection) -> None:
         counted = []
@@ -322,14 +326,15 @@ class TestManyAtOnce:
 
 class TestLoading:
     def test_two_models_in_one_cell(self, cell: Cell) -> None:
-        assert words.load(cell, tiny.gguf("Q4_0", seed=8), "other").fields()["loaded"]
+        assert words.load(cell, tiny.gguf("Q4_0", seed=8), "other", version="2").fields()["loaded"]
         cell.load("mlp", *graphs.mlp())
         edge = cell.connect()
-        texts = [say(edge, SHORT, model=model).text for model in ("chat", "other", "chat")]
-        assert texts[0] == texts[2] != texts[1]
-        words.unload(cell, "other")
-        assert say(edge, SHORT, model="other").code == "model_loading"
-        assert say(edge, SHORT).text == texts[0]
+        generate = Generate(prompt=PROMPT, sampling=greedy(1, logprobs=0))
+        told = [say(edge, generate, model=model, version=version).logprobs for model, version in BOTH]
+        assert told[0] != told[1]
+        words.unload(cell, "other", "2")
+        assert say(edge, SHORT, model="other", version="2").code == "model_loading"
+        assert say(edge, SHORT).done[0]["reason"] == "length"
         edge.close()
 
     def test_an_adapter_beside_its_base(self, roomy: Cell) -> None:
@@ -363,12 +368,14 @@ class TestLoading:
         edge.close()
 
     def test_loading_the_same_again_serves_on(self, cell: Cell) -> None:
-        edge = cell.connect()
-        number = ask(edge, Generate(prompt=PROMPT, sampling=greedy(300, ignore_eos=True)))
+        old, new = cell.connect(), cell.connect()
+        number = ask(old, Generate(prompt=PROMPT, sampling=greedy(300, ignore_eos=True)))
+        old.frame()
         assert words.load(cell, tiny.gguf()).fields()["loaded"]
-        assert say(edge, SHORT).done[0]["reason"] == "length"
-        edge.close()
-        assert number
+        assert say(new, SHORT).done[0]["reason"] == "length"
+        assert hear(old, number)[number].done[0]["completion_tokens"] == 300
+        for connection in (old, new):
+            connection.close()
 
     def test_an_unload_waits_for_what_was_taken_in(self, cell: Cell) -> None:
         edge = cell.connect()
@@ -436,24 +443,28 @@ class TestLoading:
         assert not weights_mapped(roomy)
 
 
-def maps(cell: Cell) -> list[str]:
-    """What the cell has mapped, by name."""
-    lines = Path(f"/proc/{cell.pid}/maps").read_text().splitlines()
-    return [line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6]
+def mapped(cell: Cell) -> Iterator[tuple[str, str, int]]:
+    """What the cell has mapped by a name: the name, what it may do with it, and how many bytes."""
+    for line in Path(f"/proc/{cell.pid}/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        start, end = (int(address, 16) for address in fields[0].split("-"))
+        if len(fields) == 6:
+            yield fields[5], fields[1], end - start
 
 
-def weights_mapped(cell: Cell) -> bool:
-    return any("memfd:weights" in name for name in maps(cell))
+def weights_mapped(cell: Cell) -> int:
+    return sum(size for name, _, size in mapped(cell) if "memfd:weights" in name)
 
 
 class TestWalls:
     def test_weights_are_mapped_from_memory_only_and_cannot_be_written(self, smollm2_cell: Cell) -> None:
-        lines = Path(f"/proc/{smollm2_cell.pid}/maps").read_text().splitlines()
-        mapped = [line.split() for line in lines if "memfd:weights" in line]
-        assert mapped
-        assert all("w" not in line[1] for line in mapped)
-        files = [name for name in maps(smollm2_cell) if name.startswith("/") and "memfd:" not in name]
-        assert all(re.search(r"\.so(\.[0-9]+)*$|/python[0-9.]*$|locale|\.cache$|gconv", name) for name in files), files
+        assert weights_mapped(smollm2_cell) > 90_000_000
+        assert all("w" not in may for name, may, _ in mapped(smollm2_cell) if "memfd:" in name)
+        files = [
+            (name, size) for name, _, size in mapped(smollm2_cell) if name.startswith("/") and "memfd:" not in name
+        ]
+        no_code = [(name, size) for name, size in files if not re.search(r"\.so(\.[0-9]+)*$|/python[0-9.]*$", name)]
+        assert sum(size for _, size in no_code) < 1 << 20, no_code
 
     def test_no_descriptor_of_plaintext_or_of_the_sealed_file_stays_open(self, smollm2_cell: Cell) -> None:
         links = [os.readlink(entry) for entry in Path(f"/proc/{smollm2_cell.pid}/fd").iterdir()]
@@ -484,12 +495,13 @@ class TestWalls:
         context = loaded.context(sequences=1, cells=256, chunk=64, threads=2)
         context.add(0, loaded.vocabulary.tokens("the sea", special=False), 0, wanted=True)
         expected = int(context.decode()[0].argmax())
-        paths = ["/etc/hostname", str(Path(__file__)), "/tmp/weights.gguf"]  # noqa: S108  # to be refused
+        paths = ["/etc/hostname", str(Path(__file__)), str(Path(__file__).parent)]
         with tiny.memory(tiny.gguf()) as descriptor:
             answer = inside(
                 speak_and_open,
                 profile="cell-cpu",
-                before="import inference.language.loading",
+                before="import inference.language.llama",
+                environment={"OPENBLAS_NUM_THREADS": "1"},  # one that started threads could not enter any more
                 facts={"paths": paths},
                 descriptors=[descriptor],
                 memory_bytes=1 << 30,
@@ -504,14 +516,14 @@ class TestWalls:
         words.load(roomy, tiny.gguf())
         words.unload(roomy)
         before = roomy.stats()["resident_bytes"]
-        for _ in range(2):
+        for _ in range(3):
             edge = roomy.connect()
             assert words.load(roomy, words.smollm2()).fields()["loaded"]
             say(edge, Generate(messages=FRANCE, sampling=greedy(2)))
             assert roomy.stats()["resident_bytes"] > before + (90 << 20)
             edge.close()
             words.unload(roomy)
-        assert roomy.stats()["resident_bytes"] < before + (30 << 20)
+        assert roomy.stats()["resident_bytes"] < before + (45 << 20)  # what the allocator keeps, however often
         assert not weights_mapped(roomy)
 
     def test_the_sandbox_is_entered_before_a_model_is_read(self, smollm2_cell: Cell) -> None:
