@@ -18,7 +18,7 @@ moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.
 
 
 def order(lease: UUID, serial: int = 1, *, used: int = 0, kept: int = 0, need: int = 0) -> Order:
-    return Order(BUDGET, BUDGET, lease, serial, serial == 1, used, kept, need)
+    return Order(BUDGET, BUDGET, lease, serial, None if serial == 1 else NOW, used, kept, need)
 
 
 @given(now=moments, period=st.sampled_from(PERIODS))
@@ -44,28 +44,28 @@ def test_without_a_period_there_is_one_window_without_an_end() -> None:
 
 
 def test_a_lease_gets_a_hundredth_more_than_is_needed_so_that_the_next_requests_ask_nobody() -> None:
-    account = Account(100_000, 0, {})
+    account = Account(100_000, NOW)
     assert account.take(order(ids.new(), need=70), NOW).extra == 1000
     assert account.take(order(ids.new(), need=5000), NOW).extra == 5000
 
 
 def test_the_end_of_a_budget_is_shared_out_finely() -> None:
-    account = Account(100_000, 99_200, {})
+    account = Account(100_000, NOW, 99_200)
     assert account.take(order(ids.new(), need=70), NOW).extra == 100
-    account = Account(100_000, 99_930, {})
+    account = Account(100_000, NOW, 99_930)
     assert account.take(order(ids.new(), need=70), NOW).extra == 70
 
 
 @pytest.mark.parametrize("left", [0, 69])
 def test_what_is_not_there_is_not_granted_in_part(left: int) -> None:
-    account = Account(1000, 1000 - left, {})
+    account = Account(1000, NOW, 1000 - left)
     told = account.take(order(ids.new(), need=70), NOW)
     assert (told.outcome, told.extra, told.spent) == ("held", 0, 1000 - left)
     assert account.shares == {}
 
 
 def test_what_a_lease_does_not_keep_is_free_at_once() -> None:
-    lease, account = ids.new(), Account(1000, 0, {})
+    lease, account = ids.new(), Account(1000, NOW)
     extra = account.take(order(lease, need=900), NOW).extra
     assert account.take(order(ids.new(), need=200), NOW).extra == 0
     account.take(order(lease, 2, used=100, kept=0), NOW)
@@ -74,13 +74,13 @@ def test_what_a_lease_does_not_keep_is_free_at_once() -> None:
 
 
 def test_what_a_lease_has_is_no_hindrance_to_its_own_next_order() -> None:
-    lease, account = ids.new(), Account(1000, 0, {})
+    lease, account = ids.new(), Account(1000, NOW)
     account.take(order(lease, need=600), NOW)
     assert account.take(order(lease, 2, used=600, need=400), NOW).extra == 400
 
 
 def test_an_order_that_comes_after_a_later_one_is_void() -> None:
-    lease, account = ids.new(), Account(1000, 0, {})
+    lease, account = ids.new(), Account(1000, NOW)
     account.take(order(lease, 1, need=100), NOW)
     account.take(order(lease, 3, used=50, kept=50), NOW)
     before = dict(account.shares)
@@ -89,7 +89,7 @@ def test_an_order_that_comes_after_a_later_one_is_void() -> None:
 
 
 def test_a_lease_that_nobody_renewed_is_spent_to_the_last_token() -> None:
-    dead, alive, account = ids.new(), ids.new(), Account(1000, 0, {})
+    dead, alive, account = ids.new(), ids.new(), Account(1000, NOW)
     account.take(order(dead, need=400), NOW)
     account.take(order(alive, need=100), NOW + LEASE)
     account.settle(NOW + LEASE)
@@ -101,7 +101,7 @@ def test_a_lease_that_nobody_renewed_is_spent_to_the_last_token() -> None:
 
 
 def test_who_comes_late_to_renew_keeps_its_lease_where_nobody_settled_it() -> None:
-    lease, account = ids.new(), Account(1000, 0, {})
+    lease, account = ids.new(), Account(1000, NOW)
     account.take(order(lease, need=400), NOW)
     later = NOW + 2 * LEASE
     account.settle(later, but=lease)
@@ -109,8 +109,17 @@ def test_who_comes_late_to_renew_keeps_its_lease_where_nobody_settled_it() -> No
     assert account.shares[lease] == Share(400, 100, 2, later + LEASE)
 
 
+def test_a_lease_of_a_window_that_is_over_gets_nothing_of_the_next() -> None:
+    lease, account = ids.new(), Account(1000, NOW)
+    account.take(order(lease, need=400), NOW)
+    later = Account(1000, NOW + timedelta(days=1))
+    assert later.take(order(lease, 2, used=100, kept=300), NOW) == LOST
+    later.take(order(lease, 1, need=10), NOW)  # its first order, which comes through late
+    assert later.take(order(lease, 2, used=100, kept=300), NOW) == LOST
+
+
 def test_a_budget_that_was_lowered_grants_nothing_until_it_is_under_it() -> None:
-    lease, account = ids.new(), Account(1000, 0, {})
+    lease, account = ids.new(), Account(1000, NOW)
     account.take(order(lease, need=800), NOW)
     account.tokens = 500
     told = account.take(order(lease, 2, used=300, kept=500, need=1), NOW)

@@ -71,6 +71,7 @@ class Served(Trial):
         parameters = self._context_parameters()
         parameters.n_ctx = tokens
         parameters.n_batch = parameters.n_ubatch = CHUNK
+        parameters.n_threads = 1  # a token at a time: on a busy machine two threads wait longer than they compute
         context = library.llama_init_from_model(self._model, parameters)
         if not context:
             raise NotServed(f"llama.cpp makes no context of {tokens} tokens")

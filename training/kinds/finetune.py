@@ -6,6 +6,7 @@ Knows the channel; how it is learned is training/finetune's.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 def run(start: Start, channel: Channel) -> dict[str, Any]:
     """Seals `model` (format lora) and `result`; a failed proof makes the version `rejected`."""
+    # Read when torch is imported, which is here: threads wait asleep. Two of them meet after every matrix, and on a busy
+    # machine a step takes a fifth of the time so.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from training.finetune.tune import Outside, tune  # the extra `language` may not be installed
     except ImportError:

@@ -81,7 +81,7 @@ def document(row: Budget) -> dict[str, Any]:
     """The body of the native API. What processes reserve is known as of their last report, seconds ago."""
     now: datetime = row.now  # type: ignore[attr-defined]  # annotated by `budgets`
     start = max(row.window_start, ledger.begins(row.period, now, row.window_start))
-    account = Account(row.tokens, 0, {})
+    account = Account(row.tokens, start)
     if start == row.window_start:
         account = _account(row)
         account.settle(now)
@@ -135,7 +135,7 @@ def _turn(row: Budget, now: datetime) -> None:
 
 def _account(row: Budget) -> Account:
     shares = {one.id: Share(one.granted, one.used, one.serial, one.expires_at) for one in row.leases.all()}
-    return Account(row.tokens, row.spent, shares)
+    return Account(row.tokens, row.window_start, row.spent, shares)
 
 
 def _write(row: Budget, before: dict[UUID, Share], account: Account) -> None:

@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
 from typing import Final, Protocol
 from uuid import UUID
@@ -46,7 +47,7 @@ class Lease:
     """What this process has of one budget. `granted` is never more than the database has written down."""
 
     __slots__ = (
-        "_is_dirty", "_is_known", "_is_short", "_renewed_at", "_serial", "_told_used", "_until",
+        "_is_dirty", "_is_short", "_renewed_at", "_serial", "_told_used", "_until", "_window",
         "granted", "held", "id", "limit", "lock", "used", "was_touched",
     )  # fmt: skip
 
@@ -55,7 +56,8 @@ class Lease:
         self.granted = self.used = self.held = 0
         self.lock = asyncio.Lock()  # one order for tokens at a time
         self._serial = self._told_used = 0
-        self._is_known = self._is_short = self.was_touched = False
+        self._window: datetime | None = None
+        self._is_short = self.was_touched = False
         self._is_dirty = False  # an order is under way, or its answer was not heard
         self._until = self._renewed_at = float("-inf")
 
@@ -79,7 +81,7 @@ class Lease:
         """What is not kept any more is not this process's from now on, heard or not."""
         kept = self.held + spare
         self.limit, self.granted, self._serial, self._is_dirty = limit, self.used + kept, self._serial + 1, True
-        return Order(limit.tenant_id, limit.id, self.id, self._serial, not self._is_known, self.used, kept, need)
+        return Order(limit.tenant_id, limit.id, self.id, self._serial, self._window, self.used, kept, need)
 
     def report(self, now: float) -> Order | None:
         """Where there is something to tell, to give back or to renew."""
@@ -98,7 +100,7 @@ class Lease:
         self._is_dirty = False
         if told.outcome != "held" or order.kept + told.extra == 0:
             return False
-        self._is_known, self._is_short, self._told_used = True, told.is_short, order.used
+        self._window, self._is_short, self._told_used = told.window, told.is_short, order.used
         self.granted += told.extra
         self._renewed_at = asked_at
         seconds = LEASE.total_seconds()

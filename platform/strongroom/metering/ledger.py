@@ -10,7 +10,7 @@ All that a process says is absolute, and numbered: an order that is heard twice,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID
@@ -48,7 +48,7 @@ class Order:
     budget: UUID
     lease: UUID
     serial: int  # of its orders; one that comes after a later one is void
-    is_new: bool  # the process has not heard yet that the lease is there
+    window: datetime | None  # in which it was granted; None: the process has not heard yet that the lease is there
     used: int  # all that was ever used of it
     kept: int  # what the process holds on to: reserved and spare
     need: int = 0
@@ -59,6 +59,7 @@ class Told:
     """The answer. `extra` is 0 where what is needed is not there: then `spent` and `reserved` say why."""
 
     outcome: Literal["held", "lost", "gone"]  # lost: settled by others, or of a window that is over; gone: the budget
+    window: datetime | None = None
     extra: int = 0
     spent: int = 0
     reserved: int = 0
@@ -86,8 +87,9 @@ class Account:
     """One window of one budget."""
 
     tokens: int
-    spent: int  # by leases that have ended
-    shares: dict[UUID, Share]
+    window: datetime  # when it began
+    spent: int = 0  # by leases that have ended
+    shares: dict[UUID, Share] = field(default_factory=dict)
 
     def settle(self, now: datetime, but: UUID | None = None) -> None:
         """Leases that nobody renewed end, and with them all that they had; `but` is the one that comes to renew."""
@@ -99,7 +101,9 @@ class Account:
     def take(self, order: Order, now: datetime) -> Told:
         """Writes down what the order says and grants what it needs, all or nothing."""
         own = self.shares.get(order.lease)
-        if (own is None and not order.is_new) or (own is not None and own.serial >= order.serial):
+        was_here = order.window is not None
+        is_late = own is not None and own.serial >= order.serial
+        if is_late or (was_here and (own is None or order.window != self.window)):
             return LOST
         kept = order.used + order.kept
         others = sum(share.granted for lease, share in self.shares.items() if lease != order.lease)
@@ -108,7 +112,8 @@ class Account:
         self.shares[order.lease] = Share(kept + extra, order.used, order.serial, now + LEASE)
         told = Told(
             "held",
-            extra=extra,
+            self.window,
+            extra,
             spent=self.spent_so_far,
             reserved=self.reserved,
             tokens=self.tokens,

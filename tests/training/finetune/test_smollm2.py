@@ -41,7 +41,7 @@ def rows() -> list[Json]:
 @cache
 def taught() -> tuple[Json, bytes]:
     """The facts of the version, and the adapter."""
-    asked = document(base="smollm2@1", train=TRAIN, resources={"memory_bytes": 3 * 2**30})
+    asked = document(base="smollm2@1", train=TRAIN, resources={"memory_bytes": 3 * 2**30, "threads": 2})
     with Tuning(Tenant(), asked) as attempt:
         attempt.child.channel.settimeout(300)
         attempt.tune(smollm2(), jsonl(*rows()))
