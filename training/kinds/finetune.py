@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def run(start: Start, channel: Channel) -> dict[str, Any]:
     """Seals `model` (format lora) and `result`; a failed proof makes the version `rejected`."""
-    # Read when torch is imported, which is here: threads wait asleep. Two of them meet after every matrix, and on a busy
+    # Read when torch is imported, which is here: threads wait asleep. Two of them meet after every matrix; on a busy
     # machine a step takes a fifth of the time so.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
