@@ -186,7 +186,7 @@ def _archive_production(model: Model, but: ModelVersion | None = None) -> None:
 def delete_version(actor: Actor, version: ModelVersion) -> None:
     """Destroys the artefact's key and object; the row stays for the lineage. Conflict in_use."""
     if any(check(version) for check in _in_use):
-        raise Conflict(f"{version} is served by a deployment, or a job reads it; stop that first", code="in_use")
+        raise Conflict(f"{version} is served by a deployment or read by a job; stop it first", code="in_use")
     if (adapter := version.adapters.exclude(state=ModelVersion.State.DELETED).first()) is not None:
         raise Conflict(f"{version} is the base of {adapter}; delete that first", code="in_use")
     PublicModel.objects.filter(version_id=version.id, withdrawn_at__isnull=True).update(withdrawn_at=timezone.now())
