@@ -55,7 +55,10 @@ WRITES = [operation for operation in OPERATIONS if operation[0] in ("POST", "PAT
 
 def test_all_rooms_are_here() -> None:
     rooms = {path.split("/")[3] for _, path, _ in OPERATIONS}
-    assert rooms == {"keys", "tenant", "datasets", "models", "jobs", "deployments"}
+    assert rooms == {
+        *("keys", "tenant", "datasets", "models", "catalogue", "jobs", "deployments"),
+        *("usage", "budgets"),
+    }
 
 
 @pytest.mark.parametrize(("method", "path", "scope"), OPERATIONS)
@@ -74,7 +77,7 @@ def test_the_scope_is_needed_and_named(acme: Deposit, method: str, path: str, sc
 
 @pytest.mark.parametrize(("method", "path", "scope"), OPERATIONS)
 def test_reading_scopes_are_for_reading(method: str, path: str, scope: str) -> None:
-    if path.startswith("/api/v1/keys"):
+    if path.startswith(("/api/v1/keys", "/api/v1/budgets/key_")):
         assert scope == "keys:write"
     elif method == "GET":
         assert scope.endswith(":read")
@@ -85,6 +88,7 @@ def test_reading_scopes_are_for_reading(method: str, path: str, scope: str) -> N
 @pytest.mark.parametrize(("method", "path", "scope"), ONE_OBJECT)
 def test_what_is_not_there_is_a_404(acme: Deposit, method: str, path: str, scope: str) -> None:
     body = {"stage": "production"} if method == "PATCH" and "models" in path else {}
+    body = {"public": "nobody/nothing@1"} if path.endswith("/adopt") else body
     answer = acme.api.call(method, path, body if method in ("POST", "PATCH") else None)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), answer.content
 
