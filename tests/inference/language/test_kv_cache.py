@@ -162,7 +162,7 @@ class KvCacheMachine(RuleBasedStateMachine):
             assert self.memory.tokens(number) == list(slot.tokens) == tokens[: len(slot.tokens)]
 
 
-KvCacheMachine.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=40, deadline=None)
+KvCacheMachine.TestCase.settings = settings(max_examples=examples(20), stateful_step_count=40, deadline=None)
 test_slots_hold_what_llama_cpp_holds_whatever_comes_and_goes = KvCacheMachine.TestCase
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from tests.sandbox.inside import inside
 
 pytestmark = pytest.mark.slow
 
+_numbers = itertools.count(1)
 MEMORY = 2 << 30
 PROMPT = tuple(LONG)
 ENDLESS = Generate(prompt=PROMPT, sampling=greedy(None, ignore_eos=True))
@@ -56,8 +58,8 @@ def smollm2(smollm2_cell: Cell) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def roomy(zygote: Zygote, sockets: Path, request: pytest.FixtureRequest) -> Iterator[Cell]:
-    yield from forked(zygote, sockets / f"{abs(hash(request.node.name)) % 10**8}.sock")
+def roomy(zygote: Zygote, sockets: Path) -> Iterator[Cell]:
+    yield from forked(zygote, sockets / f"language-{next(_numbers)}.sock")
 
 
 @pytest.fixture

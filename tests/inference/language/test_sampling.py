@@ -18,7 +18,7 @@ from inference.language.sampling import Sampler, choose, logprob
 from tests.depth import examples
 
 VOCABULARY = 600  # two blocks and a part of one
-DRAWS = 2000
+DRAWS = 1500
 Row = npt.NDArray[np.float32]
 Shares = npt.NDArray[np.float64]
 
@@ -254,6 +254,7 @@ SAMPLED = st.builds(
 )
 
 
+@settings(max_examples=examples(60))
 @given(
     logits=hnp.arrays("f4", st.integers(2, 8), elements=EXTREMES).filter(lambda row: np.isfinite(row).any()),
     sampling=SAMPLED,

@@ -300,18 +300,18 @@ class TestDefects:
 
 
 class TestBases:
-    def attach(self, talk: Talk, name: str, seed: int) -> None:
+    def attach(self, talk: Talk, name: str, content: bytes) -> None:
         """As the loading thread does it, while the loop does not turn."""
-        with tiny.memory(tiny.adapter(seed)) as descriptor:
+        with tiny.memory(content) as descriptor:
             talk.base.attach(name, descriptor)
 
     def test_an_adapter_that_two_deployments_use_stays_until_both_are_gone(self, talk: Talk) -> None:
-        self.attach(talk, "version", 1)
-        self.attach(talk, "version", 1)
+        self.attach(talk, "version", tiny.adapter(1))
+        self.attach(talk, "version", b"not read: it is here already")
         talk.base.detach("version")
         assert self.said_with(talk, "version") != self.said_with(talk, "")
         talk.base.detach("version")
-        self.attach(talk, "version", 2)
+        self.attach(talk, "version", tiny.adapter(2))
         self.said_with(talk, "version")
         talk.base.detach("version")
 
@@ -325,8 +325,8 @@ class TestBases:
         return said.text
 
     def test_a_file_that_is_no_adapter_of_the_base_is_refused(self, talk: Talk) -> None:
-        with pytest.raises(LoadFailed), tiny.memory(b"GGUF" + bytes(100)) as descriptor:
-            talk.base.attach("version", descriptor)
+        with pytest.raises(LoadFailed):
+            self.attach(talk, "version", b"GGUF" + bytes(100))
         assert talk.say(chat()).done[0]["reason"] == "length"
 
     def test_a_template_that_is_none_is_a_failure_to_load_that_says_so(self) -> None:
