@@ -37,6 +37,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "HOME": "/nonexistent",
     "USER": "strongroom",
     "PATH": "/nonexistent",
+    # ONNX Runtime would open a database of its own on the disk at import, which a zygote's cells would all inherit.
+    "ORT_DISABLE_TELEMETRY": "1",
     # OpenBLAS starts its threads at import and each reserves an arena; one is enough beside torch's own.
     "OPENBLAS_NUM_THREADS": "1",
     # Every optimizer of torch imports its compiler, which insists on making this folder: one that is always there.
