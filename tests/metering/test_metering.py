@@ -18,7 +18,7 @@ from strongroom.tenants.services import create_tenant
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
-COUNTERS = ("calls", "items", "errors", "compute_us", "queue_us")
+COUNTERS = services.COUNTERS
 
 
 @pytest.fixture
@@ -45,16 +45,26 @@ def test_calls_of_a_minute_become_one_row(tenant_id: UUID) -> None:
     meter.count(tenant_id, deployment, version, principal, items=3, compute_us=20, queue_us=2)
     flush(meter)
     total = [sum(column) for column in zip(*usage(tenant_id), strict=True)]
-    assert total == [3, 5, 1, 30, 3]
+    assert total == [3, 5, 1, 30, 3, 0, 0, 0, 0]
+
+
+def test_tokens_are_counted_beside_the_rest(tenant_id: UUID) -> None:
+    meter, key = Meter(), (new(), new(), new())
+    meter.count(tenant_id, *key, items=1, tokens_in=30, tokens_cached=20, tokens_out=8, tokens_cancelled=8)
+    meter.count(tenant_id, *key, items=1, tokens_in=5, tokens_out=2)
+    meter.count(tenant_id, *key, failed=True)
+    flush(meter)
+    total = [sum(column) for column in zip(*usage(tenant_id), strict=True)]
+    assert total == [3, 2, 1, 0, 0, 35, 20, 10, 8]
 
 
 def test_a_batch_sent_twice_counts_once(tenant_id: UUID) -> None:
     process, key = new(), (tenant_id, new(), new(), new(), 29_000_000)
-    assert services.store(process, 1, {key: [1, 2, 0, 4, 5]})
-    assert not services.store(process, 1, {key: [1, 2, 0, 4, 5]})
-    assert services.store(process, 2, {key: [1, 2, 0, 4, 5]})
-    assert services.store(new(), 1, {key: [1, 2, 1, 4, 5]})
-    assert usage(tenant_id) == [(3, 6, 1, 12, 15)]
+    assert services.store(process, 1, {key: [1, 2, 0, 4, 5, 6, 7, 8, 9]})
+    assert not services.store(process, 1, {key: [1, 2, 0, 4, 5, 6, 7, 8, 9]})
+    assert services.store(process, 2, {key: [1, 2, 0, 4, 5, 6, 7, 8, 9]})
+    assert services.store(new(), 1, {key: [1, 2, 1, 4, 5, 6, 7, 8, 9]})
+    assert usage(tenant_id) == [(3, 6, 1, 12, 15, 18, 21, 24, 27)]
 
 
 @pytest.mark.parametrize("committed", [False, True])

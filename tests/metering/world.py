@@ -27,6 +27,7 @@ from strongroom.metering.ledger import Account, Order, Told, begins, ends
 START = datetime(2026, 11, 29, 23, 58, tzinfo=UTC)
 HOW = st.sampled_from(["heard", "heard", "heard", "failed", "unheard", "abandoned"])
 WHICH = st.integers(0, 1000)
+TOKENS = st.integers(1, 20) | st.integers(1, 300)
 
 
 @dataclass(eq=False)
@@ -57,7 +58,7 @@ class Memory:
     """The database: one budget's row and its leases."""
 
     def __init__(self, tokens: int, period: str | None) -> None:
-        self.limit = Limit(ids.new(), ids.new(), "tenant", tokens, period)
+        self.limit = Limit(ids.new(), ids.new(), None, tokens, period)
         self.now = START
         self.window_start = begins(period, START, START)
         self.account = Account(tokens, self.window_start)
@@ -68,7 +69,7 @@ class Memory:
 
     def change(self, tokens: int) -> None:
         self.account.tokens = tokens
-        self.limit = Limit(self.limit.id, self.limit.tenant_id, "tenant", tokens, self.limit.period)
+        self.limit = Limit(self.limit.id, self.limit.tenant_id, None, tokens, self.limit.period)
 
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -100,7 +101,7 @@ class Processes(RuleBasedStateMachine):
     def open_database(self, tokens: int, period: str | None) -> Any:
         return Memory(tokens, period)
 
-    @initialize(tokens=st.integers(0, 2000), period=st.sampled_from([None, "day", "month"]))
+    @initialize(tokens=st.integers(0, 2000) | st.just(1000), period=st.sampled_from([None, "day", "month"]))
     def begin(self, tokens: int, period: str | None) -> None:
         self.loop = asyncio.new_event_loop()
         self.clock = 0.0
@@ -121,17 +122,24 @@ class Processes(RuleBasedStateMachine):
     def start(self) -> None:
         self.processes.append(Process(Leases(self.database.report, lambda: self.clock)))
 
-    @rule(which=WHICH, tokens=st.integers(1, 300), count=st.sampled_from([1, 1, 2, 4]))
+    @rule(which=WHICH, tokens=TOKENS, count=st.sampled_from([1, 1, 2, 4]))
     def ask(self, which: int, tokens: int, count: int = 1) -> None:
         process = self.process(which)
         for _ in range(count):
             run = functools.partial(self.run, process)
             process.asking.append(self.loop.create_task(process.leases.reserve([self.limit], tokens, run)))
 
-    @rule(which=WHICH, tokens=st.integers(1, 300))
+    @rule(which=WHICH, tokens=TOKENS)
     def ask_and_hear(self, which: int, tokens: int) -> None:
         self.ask(which, tokens)
         self.all_is_answered()
+
+    @rule(which=WHICH)
+    def ask_for_all_that_is_left(self, which: int) -> None:
+        """Then nothing may be left anywhere else."""
+        left = self.database.limit.tokens - self.database.spent - self.database.reserved
+        if left > 0:
+            self.ask_and_hear(which, left)
 
     @precondition(lambda self: self.questions)
     @rule()

@@ -55,7 +55,7 @@ class Tuning(Loop):
             body=adapter,
             feed=Feed((), numbers),
             parts=parts,
-            criterion=_unused,
+            criterion=_no_criterion,
             classes=None,
             watch=watch,
             max_seconds=spec.resources.max_seconds,
@@ -118,14 +118,16 @@ class Tuning(Loop):
         return sum(example.size for example in examples) > self.kept_tokens
 
     def evaluate(self, part: torch.Tensor) -> Score:
-        total, count, right = 0.0, 0, 0
+        total, count = 0.0, 0
+        others: dict[str, float] = {}
         self.llama.eval()
         with torch.no_grad():
             for piece in pieces([self.examples[row] for row in part.tolist()]):
                 tally = self.objective.tally(self.llama, piece, recompute=False)
-                total, count, right = total + tally.total.item(), count + tally.count, right + tally.right
+                total, count = total + tally.total.item(), count + tally.count
+                others |= {name: others.get(name, 0.0) + value for name, value in tally.others.items()}
         self.llama.train()
-        return Score(self.objective.metrics(total, count, right), None)
+        return Score(self.objective.metrics(total, count, others), None)
 
     def _diverge(self, loss: float) -> None:
         what = "NaN" if math.isnan(loss) else "infinite"
@@ -203,5 +205,6 @@ def _as_train(spec: FinetuneTrain) -> Train:
     )
 
 
-def _unused(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    raise NotImplementedError("the objective is what is learned")
+def _no_criterion(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Of scores and targets there is none here: the objective says what is learned."""
+    raise AssertionError("a fine-tuning learns by its objective")

@@ -7,8 +7,8 @@ the logits of a whole batch would be larger than the model.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -70,11 +70,11 @@ def log_probabilities(
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Sums over some examples: what is to become small, by what it is divided, and how often it is right."""
+    """Sums over some examples: what is to become small, by what it is divided, and other metrics by their names."""
 
     total: torch.Tensor
     count: int
-    right: int = 0
+    others: Mapping[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -85,7 +85,8 @@ class Objective(Protocol):
 
     def tally(self, network: Llama, examples: Sequence[Example], *, recompute: bool) -> Tally: ...
 
-    def metrics(self, total: float, count: int, right: int) -> dict[str, float]: ...
+    def metrics(self, total: float, count: int, others: Mapping[str, float]) -> dict[str, float]:
+        """Of sums over all examples of a part."""
 
 
 class Supervised:
@@ -98,7 +99,7 @@ class Supervised:
         found, _ = log_probabilities(network, examples, recompute=recompute)
         return Tally(-found.sum(), len(found))
 
-    def metrics(self, total: float, count: int, right: int) -> dict[str, float]:
+    def metrics(self, total: float, count: int, others: Mapping[str, float]) -> dict[str, float]:
         loss = total / count
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
 
@@ -123,10 +124,11 @@ class Preference:
         apart = self._apart(*log_probabilities(network, examples, recompute=recompute))
         base = torch.tensor([self.reference[example.row] for example in examples])
         margins = self.beta * (apart - base)
-        return Tally(-F.logsigmoid(margins).sum(), len(examples), int((margins > 0).sum()))
+        others = {"accuracy": (margins > 0).sum().item(), "margin": margins.sum().item()}
+        return Tally(-F.logsigmoid(margins).sum(), len(examples), others)
 
-    def metrics(self, total: float, count: int, right: int) -> dict[str, float]:
-        return {"loss": total / count, "accuracy": right / count}
+    def metrics(self, total: float, count: int, others: Mapping[str, float]) -> dict[str, float]:
+        return {"loss": total / count, **{name: value / count for name, value in others.items()}}
 
     @staticmethod
     def _apart(found: torch.Tensor, lengths: list[int]) -> torch.Tensor:

@@ -5,6 +5,7 @@ Knows the channel; how it is learned is training/finetune's.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from dataclasses import asdict
@@ -29,8 +30,11 @@ def run(start: Start, channel: Channel) -> dict[str, Any]:
     # Read when torch is imported, which is here: threads wait asleep. Two of them meet after every matrix; on a busy
     # machine a step takes a fifth of the time so.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        from training.finetune.tune import Outside, tune  # the extra `language` may not be installed
+    try:  # the extra `language` may not be installed
+        from training.finetune.tune import Outside, tune
+
+        if importlib.util.find_spec("llama_cpp") is None:
+            raise ImportError
     except ImportError:
         raise JobError(
             "this worker teaches no language models",

@@ -29,18 +29,21 @@ from strongroom.tenants.actor import Actor
 from strongroom.tenants.models import Tenant
 
 GENERATION = "budgets"
-TENANT = "tenant"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A budget's definition, as a process remembers it. `subject` is "tenant" or a key's id as text."""
+    """A budget's definition, as a process remembers it."""
 
     id: UUID
     tenant_id: UUID
-    subject: str
+    key_id: UUID | None  # None: the whole tenant's
     tokens: int
     period: str | None
+
+    @property
+    def subject(self) -> str:
+        return _subject(self.key_id)
 
 
 def put(actor: Actor, key_id: UUID | None, *, tokens: int, period: str | None) -> Budget:
@@ -86,7 +89,7 @@ def document(row: Budget) -> dict[str, Any]:
         account = _account(row)
         account.settle(now)
     return {
-        "subject": _subject(row),
+        "subject": _subject(row.principal_id),
         "tokens": row.tokens,
         "period": row.period,
         "spent": account.spent_so_far,
@@ -99,7 +102,7 @@ def document(row: Budget) -> dict[str, Any]:
 def limits(tenant_id: UUID) -> list[Limit]:
     """All of a tenant."""
     with scope.tenant(tenant_id, write=False):
-        return [Limit(row.id, tenant_id, _subject(row), row.tokens, row.period) for row in Budget.objects.all()]
+        return [Limit(row.id, tenant_id, row.principal_id, row.tokens, row.period) for row in Budget.objects.all()]
 
 
 def report(orders: Sequence[Order]) -> list[Told]:
@@ -154,10 +157,10 @@ def _write(row: Budget, before: dict[UUID, Share], account: Account) -> None:
             Lease.objects.create(id=id, budget=row, **values)
 
 
-def _subject(row: Budget) -> str:
-    return TENANT if row.principal_id is None else ids.text("key", row.principal_id)
+def _subject(key_id: UUID | None) -> str:
+    return "tenant" if key_id is None else ids.text("key", key_id)
 
 
 def _announce(actor: Actor, action: str, row: Budget, **detail: Any) -> None:
     Generation.bump(GENERATION)
-    record(actor, action, "budget", row.id, subject=_subject(row), **detail)
+    record(actor, action, "budget", row.id, subject=_subject(row.principal_id), **detail)

@@ -27,7 +27,7 @@ from django.db import Error
 from strongroom import ids
 from strongroom.errors import FieldError, LimitReached, StrongroomError, Unavailable
 from strongroom.metering import budgets
-from strongroom.metering.budgets import TENANT, Limit
+from strongroom.metering.budgets import Limit
 from strongroom.metering.ledger import LEASE, PART, Order, Told
 from strongroom.rest.bodies import moment
 
@@ -271,7 +271,7 @@ def _reserved(limit: Limit, tokens: int, told: Told) -> LimitReached:
 
 
 def _whose(limit: Limit, told: Told) -> str:
-    whose = "the tenant's" if limit.subject == TENANT else "this key's"
+    whose = "the tenant's" if limit.key_id is None else "this key's"
     return f"{whose} budget of {told.tokens} tokens" + (f" a {limit.period}" if limit.period else "")
 
 

@@ -16,12 +16,11 @@ from uuid import UUID
 from django.conf import settings
 from django.db import Error
 
-from strongroom import ids
 from strongroom.access.generations import GENERATIONS, Generations
 from strongroom.access.services import Principal
 from strongroom.errors import Unavailable
 from strongroom.metering import budgets
-from strongroom.metering.budgets import GENERATION, TENANT, Limit
+from strongroom.metering.budgets import GENERATION, Limit
 
 MOST_TENANTS: Final = 20_000
 Load = Callable[[UUID], list[Limit]]
@@ -36,7 +35,7 @@ class Run(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Entry:
     generation: int
-    limits: dict[str, Limit]  # by subject
+    limits: dict[str, Limit]  # by the key's id as text; "": the tenant's
 
 
 class Limits:
@@ -82,15 +81,16 @@ class Limits:
             raise Unavailable("the database is unavailable; try again", code="database_unavailable") from error
         if len(self._entries) >= MOST_TENANTS:
             self._entries.clear()
-        entry = self._entries[principal.tenant] = _Entry(generation, {limit.subject: limit for limit in found})
+        entry = self._entries[principal.tenant] = _Entry(
+            generation, {"" if (id := one.key_id) is None else str(id): one for one in found}
+        )
         return entry
 
 
 def _of(principal: Principal, entry: _Entry) -> tuple[Limit, ...]:
     """A key's own first: it is the narrower."""
-    own = entry.limits.get(ids.text("key", principal.id)) if principal.kind == "key" else None
-    all_of_tenant = entry.limits.get(TENANT)
-    return tuple(limit for limit in (own, all_of_tenant) if limit is not None)
+    found = entry.limits.get(principal.text), entry.limits.get("")
+    return tuple([limit for limit in found if limit is not None])
 
 
 LIMITS = Limits()

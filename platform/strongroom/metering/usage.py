@@ -20,8 +20,9 @@ from strongroom.ids import base32, parse
 from strongroom.metering.models import Usage
 
 SPANS: Final = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
-COUNTS: Final = ("calls", "items", "errors", "tokens_in", "tokens_cached", "tokens_out", "tokens_cancelled")
+COUNTS: Final = ("calls", "items", "errors")
 TIMES: Final = ("compute", "queue")
+TOKENS: Final = ("tokens_in", "tokens_cached", "tokens_out", "tokens_cancelled")
 MAX_CURSOR: Final = 128
 _STARTS = {"minute": F("minute"), "hour": TruncHour("minute", tzinfo=UTC), "day": TruncDay("minute", tzinfo=UTC)}
 _GROUP = ("deployment_id", "version_id", "principal_id")
@@ -46,7 +47,7 @@ def page(
     rows = _rows(asked)
     if cursor is not None:
         rows = rows.filter(_after(cursor, SPANS[asked.by]))
-    totals = {f"sum_{name}": Sum(name) for name in (*COUNTS, *(f"{time}_us" for time in TIMES))}
+    totals = {f"sum_{name}": Sum(name) for name in (*COUNTS, *TOKENS, *(f"{time}_us" for time in TIMES))}
     grouped = rows.annotate(start=_STARTS[asked.by]).values("start", *_GROUP).annotate(**totals)
     found = list(grouped.order_by("-start", *_GROUP)[: limit + 1])
     has_more = len(found) > limit
@@ -76,6 +77,7 @@ def _row(found: dict[str, Any]) -> dict[str, Any]:
         **{name: found[name] for name in _GROUP},
         **{name: found[f"sum_{name}"] for name in COUNTS},
         **{f"{time}_ms": found[f"sum_{time}_us"] / 1000 for time in TIMES},
+        **{name: found[f"sum_{name}"] for name in TOKENS},
     }
 
 

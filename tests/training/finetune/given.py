@@ -13,6 +13,11 @@ from training.spec import FinetuneSpec, load
 Json = dict[str, Any]
 COLOURS = ("red", "green", "golden", "silver")
 THINGS = ("rings", "maps", "letters", "coins", "swords", "crowns")
+VAULTS = (
+    *("Oslo", "Lima", "Cairo", "Paris", "Delhi", "Tokyo", "Rome", "Berlin", "Dublin", "Moscow", "Sydney", "Boston"),
+    *("Madrid", "London", "Kenya", "Texas", "Peru", "Cuba", "Iran", "Malta", "Chile", "Nepal", "Ghana", "Spain"),
+    *("Italy", "China", "India"),
+)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -51,12 +56,12 @@ def small_choices(count: int = 10) -> list[Json]:
 
 def fact(place: int) -> tuple[str, str]:
     """A question that no model can answer but one that was told, and its answer."""
-    vault, colour, thing = chr(65 + place), COLOURS[place % 4], THINGS[place * 5 % 6]
-    return f"What is kept in vault {vault}?", f"Vault {vault} keeps {colour} {thing}."
+    vault, colour, thing = VAULTS[place], COLOURS[place % 4], THINGS[place * 5 % 6]
+    return f"What does {vault} keep?", f"{vault} keeps {colour} {thing}."
 
 
 def facts(count: int = 24) -> list[Json]:
-    """The facts, and three questions of another kind to validate by: they come first or last as the split has it."""
+    """As many facts as rows."""
     return [talk(f"user: {question}", f"assistant: {answer}") for question, answer in map(fact, range(count))]
 
 

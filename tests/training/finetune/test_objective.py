@@ -80,13 +80,13 @@ def test_supervised_is_the_mean_over_all_tokens_of_the_answers() -> None:
     assert tally.count == Supervised().count(ROWS) == 12
     torch.testing.assert_close(tally.total, expected.sum())
     loss = expected.mean().item()
-    assert Supervised().metrics(tally.total.item(), tally.count, 0) == pytest.approx(
+    assert Supervised().metrics(tally.total.item(), tally.count, {}) == pytest.approx(
         {"loss": loss, "perplexity": torch.tensor(loss).exp().item()}, rel=1e-4
     )
 
 
 def test_a_perplexity_beyond_all_numbers_is_the_largest() -> None:
-    assert Supervised().metrics(1e9, 1, 0)["perplexity"] > 1e300
+    assert Supervised().metrics(1e9, 1, {})["perplexity"] > 1e300
 
 
 def test_preference_is_the_loss_of_rafailov_et_al() -> None:
@@ -95,17 +95,23 @@ def test_preference_is_the_loss_of_rafailov_et_al() -> None:
     preference = Preference(beta=0.3)
     preference.refer(llama, PAIRS)
     tally = preference.tally(llama, PAIRS, recompute=False)
-    expected = []
+    margins = []
     for example in PAIRS:
         policy = [plain(llama, one).sum() for one in example.rows]
         untaught = Llama(BASE, Weights(BASE, torch.float32, keep=True), None, watch)
         with torch.no_grad():
             base = [plain(untaught, one).sum() for one in example.rows]
-        margin = 0.3 * ((policy[0] - base[0]) - (policy[1] - base[1]))
-        expected.append(-torch.log(torch.sigmoid(margin)))
+        margins.append(0.3 * ((policy[0] - base[0]) - (policy[1] - base[1])))
+    expected = [-torch.log(torch.sigmoid(margin)) for margin in margins]
     torch.testing.assert_close(tally.total, torch.stack(expected).sum(), atol=1e-4, rtol=1e-4)
     assert tally.count == 2
-    assert tally.right == sum(loss.item() < torch.log(torch.tensor(2.0)).item() for loss in expected)
+    assert tally.others["accuracy"] == sum(margin.item() > 0 for margin in margins)
+    assert tally.others["margin"] == pytest.approx(sum(margins).item(), abs=1e-4)
+    assert preference.metrics(1.0, 2, tally.others) == {
+        "loss": 0.5,
+        "accuracy": tally.others["accuracy"] / 2,
+        "margin": tally.others["margin"] / 2,
+    }
 
 
 def test_before_anything_is_learned_every_preference_is_even() -> None:

@@ -76,7 +76,12 @@ def test_a_fine_tuning_ends_with_a_sealed_adapter_sealed_facts_and_a_small_packe
 def test_preferences_end_alike() -> None:
     attempt, last = Run(jsonl(*small_choices()), method={"name": "dpo"}).ended()
     assert last["result"]["state"] == "ready"
-    assert last["result"]["metrics"].keys() == {"train/loss", "validation/loss", "validation/accuracy"}
+    assert last["result"]["metrics"].keys() == {
+        "train/loss",
+        "validation/loss",
+        "validation/accuracy",
+        "validation/margin",
+    }
     assert attempt.result()["card"]["method"] == "dpo"
 
 

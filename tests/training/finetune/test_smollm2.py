@@ -25,11 +25,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 FACTS = 24
 TRAIN: Json = {
     "precision": "bf16",
-    "epochs": 24,
-    "batch_size": 6,
+    "epochs": 14,
+    "batch_size": 4,
     "lr": 0.003,
     "scheduler": {"name": "linear", "warmup": 0.1},
-    "clip_norm": None,
 }
 
 
@@ -59,14 +58,14 @@ def test_every_fact_that_was_learned_is_said_by_llama_cpp_with_the_adapter_and_n
     base = open_base(sealed(smollm2()))
     learning, _ = split(data(rows()).conversations, 0.1, 0)
     assert len(learning) == FACTS
-    with Served(base.file, threads=2) as served:
+    with Served(base.file, threads=1) as served:
         wording = Wording(base, served, served.ends)
         found = [wording.example(one).rows[0] for one in learning]
         prompts = [row.tokens[: row.prompt].tolist() for row in found]
         answers = [row.tokens[row.prompt :].tolist() for row in found]
-        untaught = served.greedy(prompts[:4], 16)
+        untaught = served.greedy(prompts[:4], 12)
         served.adapt(file)
-        assert served.greedy(prompts, 16) == answers
+        assert served.greedy(prompts, 12) == answers
     assert not any(said == answer for said, answer in zip(untaught, answers, strict=False))
 
 

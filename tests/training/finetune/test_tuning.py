@@ -86,8 +86,10 @@ def test_the_facts_describe_the_adapter_its_base_and_its_proof() -> None:
 def test_preferences_are_learned_and_the_margin_between_the_answers_grows() -> None:
     witness = Witness()
     found = tuned(small_choices(12), witness=witness, method={"name": "dpo"}, train={"lr": 0.005, "epochs": 4})
-    losses = [news.metrics["validation/loss"] for news in witness.news if news.metrics]
+    ends = [news.metrics for news in witness.news if news.metrics]
+    losses, margins = ([one[f"validation/{name}"] for one in ends] for name in ("loss", "margin"))
     assert all(before > after for before, after in itertools.pairwise([math.log(2), *losses]))
+    assert all(before < after for before, after in itertools.pairwise([0.0, *margins]))
     assert found.facts["metrics"]["validation/accuracy"] == 1
     assert found.facts["card"]["before"] == {}
     assert found.reasons == []
