@@ -22,6 +22,6 @@ def llama_cpp() -> Any:
         if spec is None or spec.submodule_search_locations is None:
             raise ImportError(f"{PACKAGE} is not installed")
         package = ModuleType(PACKAGE)
-        package.__path__ = list(spec.submodule_search_locations)
+        package.__path__, package.__spec__ = list(spec.submodule_search_locations), spec
         sys.modules[PACKAGE] = package
     return importlib.import_module(f"{PACKAGE}.llama_cpp")

@@ -24,6 +24,8 @@ CODES = frozenset(
         "storage_full",
         "import_refused",
         "check_failed",
+        "base_unsuitable",
+        "language_missing",
     }
 )
 FAMILY = {"check": "check_failed", "import": "import_refused", "finetune": "finetune_refused"}
