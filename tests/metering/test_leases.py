@@ -10,4 +10,4 @@ from tests.metering.world import Processes
 
 
 def test_no_order_of_events_over_spends_or_loses_what_was_not_used() -> None:
-    run_state_machine_as_test(Processes, settings=settings(max_examples=examples(200), stateful_step_count=60))
+    run_state_machine_as_test(Processes, settings=settings(max_examples=examples(100), stateful_step_count=60))

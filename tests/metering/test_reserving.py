@@ -190,12 +190,11 @@ def test_a_lease_ends_with_its_window() -> None:
     one = One(100_000, "day")
     late = one.reserve(70)
     one.pass_time(119.5)
-    assert one.leases.cut()
-    one.leases.send()
-    one.leases.cut()
+    one.reserve(70)
+    assert one.asked == 2
     one.pass_time(1)
     one.reserve(70).settle(70)
-    assert one.asked == 3, "the old one, which it held to be there, and a new one"
+    assert one.asked == 4, "the old one, which it held to be there, and a new one"
     late.settle(70)  # of the window in which it was reserved
     while one.flush():
         pass
@@ -251,6 +250,18 @@ def test_a_caller_that_leaves_while_it_asks_leaves_nothing_reserved(one: One) ->
     assert one.database.reserved == 5000
     while one.flush():
         pass
+    assert (one.database.spent, one.database.reserved) == (0, 0)
+
+
+def test_a_flush_that_failed_is_told_again(one: One) -> None:
+    one.reserve(70).settle(0)
+    one.flush()
+    one.is_away = True
+    for _ in range(3):
+        with pytest.raises(OperationalError):
+            one.flush()
+    one.is_away = False
+    assert one.flush()
     assert (one.database.spent, one.database.reserved) == (0, 0)
 
 

@@ -156,7 +156,7 @@ def trained(story: Story) -> None:
     rows, columns, sha256 = house.shell("alpha", WEIGHTS)
     story.scanner.add("the weights", bytes.fromhex(rows))
     story.scanner.add("the weights by columns", bytes.fromhex(columns))
-    long = house.submit(training("marked", dataset="marked", epochs=500, train=STILL))
+    long = house.submit(training("marked", dataset="marked", epochs=5000, train=STILL))
     until(lambda: house.attempts(long) and house.attempts(long)[-1][2], 60)
     story.look()
     done = house.succeeded(long)

@@ -27,8 +27,6 @@ from strongroom.rest.schema import id_parameter, page_of
 from strongroom.rest.views import ResourceView
 from strongroom.tenants.names import NAME
 
-MOST_TOKENS = 2**53 - 1  # what JSON's readers keep exactly
-
 
 class UsageRow(serializers.Serializer[Any]):
     """What one principal used of one model version in one minute, hour or day, from `start` on.
@@ -88,7 +86,7 @@ class Budget(serializers.Serializer[Any]):
 class BudgetBody(StrictSerializer):
     """`period` null: once and for all. Days and months are UTC's; another period begins a new window."""
 
-    tokens = Whole(min_value=0, max_value=MOST_TOKENS)
+    tokens = Whole(min_value=0, max_value=budgets.MOST_TOKENS)
     period = serializers.ChoiceField(list(PERIODS), allow_null=True, default=None)
 
 

@@ -29,6 +29,7 @@ from strongroom.tenants.actor import Actor
 from strongroom.tenants.models import Tenant
 
 GENERATION = "budgets"
+MOST_TOKENS = 2**53 - 1  # what JSON's readers keep exactly
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ Period = Literal["day", "month"]
 PERIODS: Final[tuple[Period, ...]] = ("day", "month")
 
 LEASE: Final = timedelta(seconds=30)
-PART: Final = 100  # a lease gets a hundredth of the budget more than was asked for, so that few requests ask,
-LAST_PART: Final = 8  # but no more than an eighth of what is left: the end is shared out finely
+PART: Final = 100  # a lease gets a hundredth of the budget at least, so that few requests ask,
+LAST_PART: Final = 8  # but of that no more than an eighth of what is left: the end is shared out finely
 
 
 def begins(period: str | None, now: datetime, since: datetime) -> datetime:

@@ -816,7 +816,7 @@ def test_a_version_shows_its_confusion_and_only_its_stage_changes(walk: Walk) ->
     right = confusion.trace() / confusion.sum()
     assert (confusion.shape, right) == ((10, 10), pytest.approx(version["metrics"]["test/accuracy"]))
     assert (model["latest_version"], model["production_version"]) == (1, 1)
-    refused(walk, "another change of a version", 422, "invalid_field")
+    refused(walk, "another change of a version", 422, "extra_forbidden")
     assert walk.body("a regression")["signature"]["outputs"] == [
         {"name": "value", "datatype": "FP32", "shape": [-1, 1]}
     ]

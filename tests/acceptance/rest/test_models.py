@@ -121,7 +121,7 @@ def test_production_is_one_version(house: Journey) -> None:
     assert house.get(f"{MODELS}/staged/versions/1").json["stage"] != "production"
     for wrong in ({"stage": "nowhere"}, {}, {"stage": None}):
         problem(house.call("PATCH", f"{MODELS}/staged/versions/1", wrong), 422, "invalid_field")
-    problem(house.call("PATCH", f"{MODELS}/staged/versions/1", {"state": "ready"}), 422, "invalid_field")
+    problem(house.call("PATCH", f"{MODELS}/staged/versions/1", {"state": "ready"}), 422, "extra_forbidden")
     assert house.delete(f"{MODELS}/staged/versions/2").status == 204
     assert document(house.get(f"{MODELS}/staged").json, MODEL)["latest_version"] == 1
 
