@@ -58,7 +58,7 @@ class Cell:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, conditions: Conditions) -> None:
         self.loop = loop
-        self.place = Place(loop, conditions.threads, conditions.language_threads, conditions.memory_bytes, bases={})
+        self.place = Place(loop, conditions.threads, conditions.language_threads, conditions.memory_bytes)
         self.scheduler = Scheduler(cast(Loop, loop))
         self.models: dict[tuple[str, str], Loaded] = {}
         self.tenant: str | None = None

@@ -7,9 +7,10 @@ one that computes. Knows the frame's fields (docs/formats/processes.md), sealing
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -110,13 +111,17 @@ class LoadOrder:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where it is loaded: the cell's event loop, threads and memory, and the language models' bases that it has."""
+    """Where it is loaded: the cell's event loop, threads and memory, and the language models' bases that it has.
+
+    Loads run in threads side by side; under `loads_base` no base is loaded twice.
+    """
 
     loop: Any
     threads: int
     language_threads: int
     memory_bytes: int
-    bases: dict[Any, Any]
+    bases: dict[Any, Any] = field(default_factory=dict)
+    loads_base: threading.Lock = field(default_factory=threading.Lock)
 
 
 def load(order: LoadOrder, descriptors: list[int], place: Place) -> tuple[Any, float]:

@@ -30,7 +30,8 @@ SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcn
 def load(order: LoadOrder, descriptors: list[int], place: Place) -> LanguageModel:
     """LoadFailed, ModelCorrupt."""
     interface = cast(LanguageInterface, order.interface)
-    base = _base(order, descriptors[-1], place)
+    with place.loads_base:
+        base = _base(order, descriptors[-1], place)
     try:
         adapter = ""
         if order.base is not None:
@@ -56,11 +57,18 @@ def _base(order: LoadOrder, descriptor: int, place: Place) -> Base:
         os.close(plain)  # the mapping stays
     room = room_of(weights, order.max_batch, order.context_tokens, place)
     try:
-        made = place.bases[key] = Base(weights, room, place.loop, on_end=lambda: place.bases.pop(key, None))
+        made = Base(weights, room, place.loop, on_end=lambda: _forget(place, key, made))
     except BaseException:
         weights.free()
         raise
+    place.bases[key] = made
     return made
+
+
+def _forget(place: Place, key: object, ended: Base) -> None:
+    """By then another of the key may be there."""
+    if place.bases.get(key) is ended:
+        del place.bases[key]
 
 
 def _attach(base: Base, order: LoadOrder, descriptor: int) -> None:

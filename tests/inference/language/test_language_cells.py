@@ -360,6 +360,13 @@ class TestLoading:
         assert not weights_mapped(roomy)
         edge.close()
 
+    def test_a_base_that_many_want_at_once_is_loaded_once(self, roomy: Cell) -> None:
+        base = tiny.gguf()
+        for seed in range(6):
+            words.send_adapter(roomy, tiny.adapter(seed), base, f"adapted-{seed}", version=str(seed))
+        assert all(roomy.agent.frame().fields()["loaded"] for _ in range(6))
+        assert weights_mapped(roomy) < 2 * len(base)
+
     def test_an_adapter_that_two_deployments_use(self, roomy: Cell) -> None:
         base, edge = tiny.gguf(), roomy.connect()
         for name in ("one", "two"):

@@ -66,7 +66,13 @@ def load(cell: Cell, model: bytes, name: str = "chat", **changes: Any) -> protoc
 
 
 def load_adapter(cell: Cell, adapter: bytes, base: bytes, name: str, *, version: str = "adapted") -> protocol.Frame:
-    """An adapter of a base: two sealed files, each with a key of its own."""
+    """What the cell says to an adapter of a base."""
+    send_adapter(cell, adapter, base, name, version=version)
+    return cell.agent.frame()
+
+
+def send_adapter(cell: Cell, adapter: bytes, base: bytes, name: str, *, version: str = "adapted") -> None:
+    """Two sealed files, each with a key of its own."""
     descriptors, fields, keys = [], [], []
     for content in (adapter, base):
         artefact, key = uuid4(), new_data_key()
@@ -83,7 +89,6 @@ def load_adapter(cell: Cell, adapter: bytes, base: bytes, name: str, *, version:
     cell.agent.socket.sendall(frame[sent:])
     for descriptor in descriptors:
         os.close(descriptor)
-    return cell.agent.frame()
 
 
 def unload(cell: Cell, name: str = "chat", version: str = "1") -> None:
