@@ -35,7 +35,7 @@ proof: .venv/ready-dev ## everything, deep: each fault 20 times, no limit
 check: .venv/ready-dev ## format, lint, types, imports, drift; offline
 	@$(BIN)/python .ci/check.py
 
-bench: .venv/ready-dev ## one table, and bench.json
+bench: .venv/ready-peers ## one table, and bench.json
 	@$(BIN)/python -m tests.bench
 
 docs: .venv/ready-dev ## write the documents that come from the code
@@ -60,6 +60,11 @@ clean: ## remove the environment; data in .strongroom stays
 	@$(PYTHON) .ci/install.py language
 	@touch $@
 
-.venv/ready-dev: .venv/ready-language requirements/dev.lock
+.venv/ready-dev: .venv/ready-language requirements/dev.lock requirements/clients.lock
 	@$(PYTHON) .ci/install.py dev
+	@$(PYTHON) .ci/install.py clients
+	@touch $@
+
+.venv/ready-peers: .venv/ready-dev requirements/peers.lock
+	@$(PYTHON) .ci/install.py peers
 	@touch $@

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.errors import InputRefused
+from inference.language.closed import closed
 from inference.language.llama import Vocabulary
 from inference.language.requests import Constraint
 
@@ -116,7 +117,7 @@ def grammar_of(constraint: Constraint) -> str:
     if constraint.kind == "tool":
         schema = call_schema(schema)
     _check_multiples(schema)
-    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=COMPACT)
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(closed(schema)), overrides=COMPACT)
     return grammar
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from strongroom.operations.client import Client
 from tests import servers
-from tests.bench import first_run, keys, language, report, serving, vault
+from tests.bench import cells, embeddings, finetune, first_run, gateway, keys, language, report, serving, vault
 from tests.bench.report import Figure
 from tests.nodes import Node
 
-PARTS = ("serving", "jobs", "keys", "language", "vault", "run")
+PARTS = ("serving", "jobs", "keys", "language", "embeddings", "finetune", "gateway", "vault", "run")
+ON_A_NODE = frozenset({"serving", "jobs", "keys", "language", "embeddings", "gateway"})
 
 
 def main(parts: list[str]) -> None:
@@ -33,7 +34,9 @@ def _figures(parts: list[str]) -> Iterator[Figure]:
         yield from first_run.measure()
     if "vault" in parts:
         yield from vault.measure()
-    if {"serving", "jobs", "keys", "language"} & set(parts):
+    if "finetune" in parts:
+        yield from finetune.measure()
+    if ON_A_NODE & set(parts):
         yield from _on_a_node(parts)
 
 
@@ -50,10 +53,20 @@ def _on_a_node(parts: list[str]) -> Iterator[Figure]:
             rows = "a,b,label\n" + "".join(f"{i},{i % 7},{'xy'[i % 2]}\n" for i in range(200))
             api.call("PUT", path, rows.encode(), wait=60, content_type="text/csv")
             yield serving.submit_to_running(api, "rows")
-        if "language" in parts:
-            yield from language.measure(node, api, made["api_key"])
         if "keys" in parts:
             yield from keys.measure(node, made["api_key"])
+        if "embeddings" in parts:
+            yield from embeddings.measure(node, api)
+        if {"language", "gateway"} & set(parts):
+            language.deposit(api)
+        if "language" in parts:
+            file = node.folder / "smollm2-q4_0.gguf"
+            language.plain_q4_0(file)
+            yield from language.measure(node, made["api_key"], file)
+            yield from cells.loading(file)
+            yield from cells.memory(node, api)
+        if "gateway" in parts:
+            yield from gateway.measure(node, made["api_key"])
 
 
 if __name__ == "__main__":

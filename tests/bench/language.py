@@ -1,8 +1,9 @@
-"""Language models through everything (key, limits, metering, sandboxed cell) against the same engine bare, in one run.
+"""Language models through everything (key, limits, metering, sandboxed cell) against the same engine bare, and against
+llama.cpp's own server as xllamacpp has it, in one run.
 
 The bare engine is our own scheduler over llama.cpp in a process by itself, with as many threads; each is measured in
-turn, several times, and the medians compared. The client of the API runs on the same cores and reads as little as it
-can: it counts chunks.
+turn, several times, and the medians compared. The client of both HTTP faces runs on the same cores and reads as little
+as it can: it counts chunks.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import subprocess
 import sys
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from strongroom.operations.client import Client
 from strongroom.operations.management.commands.language import smollm2
+from tests import servers
+from tests.bench import peers
 from tests.bench.report import Figure
 from tests.nodes import Node
 
@@ -30,7 +35,7 @@ TURNS = 5
 PROMPT, OUTPUT = 16, 64
 STREAMS = (1, 8, 32)
 DEPLOYMENT = "smollm2"
-CHUNK = b'"choices":[{"index":0,"text":"'
+LLAMA_SERVER = Path(peers.__file__).with_name("llama_server.py")
 CELLS = 8192
 
 
@@ -110,40 +115,49 @@ class Bare:
 # --- through the API ---
 
 
-async def stream(host: str, port: int, key: str, prompt: list[int]) -> tuple[int, float]:
+@dataclass(frozen=True, slots=True)
+class Face:
+    """An HTTP server that streams completions: what a chunk with text has in it, and what it is asked with."""
+
+    port: int
+    path: str
+    mark: bytes
+    asked: dict[str, Any]
+    key: str = ""
+
+
+def ours(node: Node, key: str) -> Face:
+    asked = {"model": DEPLOYMENT, "max_tokens": OUTPUT, "temperature": 0, "stream": True, "ignore_eos": True}
+    return Face(node.port, "/v1/completions", b'"finish_reason":null', asked, key)
+
+
+def llama_server(port: int) -> Face:
+    asked = {"n_predict": OUTPUT, "temperature": 0, "stream": True, "ignore_eos": True, "cache_prompt": False}
+    return Face(port, "/completion", b'"stop":false', asked)
+
+
+async def stream(face: Face, prompt: list[int]) -> tuple[int, float]:
     """One streamed completion over a socket: how many tokens came, and when the first did."""
-    body = json.dumps(
-        {
-            "model": DEPLOYMENT,
-            "prompt": prompt,
-            "max_tokens": OUTPUT,
-            "temperature": 0,
-            "stream": True,
-            "ignore_eos": True,
-        }
-    ).encode()
+    body = json.dumps(face.asked | {"prompt": prompt}).encode()
     head = (
-        f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
+        f"POST {face.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {face.key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    reader, writer = await asyncio.open_connection(host, port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", face.port)
     writer.write(head.encode() + body)
-    came, first, seen = 0, 0.0, b""
+    first, seen = 0.0, b""
     while data := await reader.read(1 << 16):
-        if not first and CHUNK in data:
+        if not first and face.mark in data:
             first = time.perf_counter()
         seen += data
-        came += 1
     writer.close()
     assert seen.startswith(b"HTTP/1.1 200"), seen[:400]
-    return seen.count(b'"finish_reason":null'), first
+    return seen.count(face.mark), first
 
 
-def through(node: Node, key: str, streams: int, seed: int) -> Run:
-    host, port = "127.0.0.1", int(node.url.rpartition(":")[2])
-
+def through(face: Face, streams: int, seed: int) -> Run:
     async def all_of_them() -> list[tuple[int, float]]:
-        return await asyncio.gather(*[stream(host, port, key, prompt) for prompt in prompts(streams, seed)])
+        return await asyncio.gather(*[stream(face, prompt) for prompt in prompts(streams, seed)])
 
     began = time.perf_counter()
     found = asyncio.run(all_of_them())
@@ -177,28 +191,41 @@ def plain_q4_0(path: Path) -> None:
     assert ll.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(parameters)) == 0
 
 
-def measure(node: Node, api: Client, key: str) -> Iterator[Figure]:
-    deposit(api)
-    file = node.folder / "smollm2-q4_0.gguf"
-    plain_q4_0(file)
-    bare = Bare(file, len(os.sched_getaffinity(0)))
+def measure(node: Node, key: str, file: Path) -> Iterator[Figure]:
+    """`file` has the deployment's weights in plain."""
+    threads = len(os.sched_getaffinity(0))
+    bare, face, port = Bare(file, threads), ours(node, key), servers.free_port()
+    log = node.logs / "llama-server.log"
+    command = [peers.BIN / "python", LLAMA_SERVER, file, str(port), str(threads), str(max(STREAMS))]
     try:
-        bare.run(1, 0)
-        through(node, key, 1, 0)
-        for streams in STREAMS:
-            ours, alone = [], []
-            for turn in range(TURNS):
-                seed = 1000 * streams + turn
-                alone.append(bare.run(streams, seed))
-                ours.append(through(node, key, streams, seed))
-            rate = statistics.median(run.tokens_per_second for run in ours)
-            baseline = statistics.median(run.tokens_per_second for run in alone)
-            yield Figure.against(f"decode SmolLM2 Q4_0 by /v1, {streams} streams", rate, "tokens/s", baseline)
-            first = statistics.median(run.first_token_ms for run in ours)
-            baseline = statistics.median(run.first_token_ms for run in alone)
-            yield Figure.against(f"time to first token, {streams} streams, the last", first, "ms", baseline)
+        with peers.running(command, log) as server:
+            peers.until_it_answers(f"http://127.0.0.1:{port}/health", server, log)
+            yield from _side_by_side(
+                {
+                    "bare": bare.run,
+                    "ours": partial(through, face),
+                    "theirs": partial(through, llama_server(port)),
+                }
+            )
     finally:
         bare.end()
+
+
+def _side_by_side(runs: dict[str, Callable[[int, int], Run]]) -> Iterator[Figure]:
+    for run in runs.values():
+        run(1, 0)  # warm
+    for streams in STREAMS:
+        found: dict[str, list[Run]] = {name: [] for name in runs}
+        for turn in range(TURNS):
+            for name, run in runs.items():
+                found[name].append(run(streams, 1000 * streams + turn))
+        rate = {name: statistics.median(run.tokens_per_second for run in of) for name, of in found.items()}
+        first = {name: statistics.median(run.first_token_ms for run in of) for name, of in found.items()}
+        decode = f"decode SmolLM2 Q4_0 by /v1, {streams} streams"
+        yield Figure.against(f"{decode}, the bare engine beside", rate["ours"], "tokens/s", rate["bare"])
+        yield Figure.against(f"{decode}, xllamacpp's server beside", rate["ours"], "tokens/s", rate["theirs"])
+        name = f"first token of the last of {streams} streams, the bare engine beside"
+        yield Figure.against(name, first["ours"], "ms", first["bare"])
 
 
 if __name__ == "__main__":

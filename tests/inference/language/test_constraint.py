@@ -11,6 +11,7 @@ import jsonschema  # type: ignore[import-untyped]  # its stubs are another packa
 import pytest
 
 from inference.errors import InputRefused
+from inference.language.closed import closed
 from inference.language.constraint import KEPT, LARGEST_MULTIPLE, Grammars, Matcher
 from inference.language.llama import Weights
 from inference.language.requests import Constraint, ConstraintKind, Sampling
@@ -308,3 +309,37 @@ class TestKept:
         assert len(allowed) == small.vocabulary.size == 300
         pieces = {small.vocabulary.piece(token) for token in allowed.nonzero()[0].tolist()}
         assert pieces == {b"t", b"the"[:1], b"the"} - {b"the"}
+
+
+PLACE = {"type": "object", "properties": {"x": {"enum": [1, 2]}, "at": {"type": "boolean"}}, "required": ["x"]}
+UNSAID: dict[str, tuple[Any, set[str]]] = {
+    "of an object": (PLACE, {"x", "at"}),
+    "within": ({"type": "array", "items": PLACE, "minItems": 1, "maxItems": 3}, {"x", "at"}),
+    "of a property": ({"type": "object", "properties": {"to": PLACE}, "required": ["to"]}, {"to", "x", "at"}),
+    "of one of several": ({"anyOf": [PLACE, {"type": "object", "properties": {"y": {"const": 1}}}]}, {"x", "at", "y"}),
+    "of a definition": ({"$ref": "#/$defs/place", "$defs": {"place": PLACE}}, {"x", "at"}),
+}
+
+
+@pytest.mark.parametrize("name", UNSAID)
+def test_no_property_is_made_up_that_the_schema_does_not_name(drive: Drive, grammars: Grammars, name: str) -> None:
+    schema, known = UNSAID[name]
+    for answer in said(drive, grammars, "json_schema", schema):
+        jsonschema.validate(json.loads(answer), schema)
+        assert set(re.findall(r'"(\w+)":', answer)) <= known
+
+
+BOTH_PARTS = {"properties": {"a": {"const": 1}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"type": "object", **BOTH_PARTS}, {"properties": {"b": {"const": 2}}, "required": ["b"]}]},
+        {"type": "object", **BOTH_PARTS, "anyOf": [{"properties": {"b": {"const": 2}}, "required": ["b"]}]},
+        {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a", "b"]},
+        {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"], "minProperties": 2},
+    ],
+)
+def test_what_a_schema_may_need_beside_what_it_names_is_left_open(schema: Any) -> None:
+    assert closed(schema) == schema
