@@ -386,6 +386,7 @@ FINGERPRINT = {"name": "digits", "fingerprint": "sha256:" + "1" * 64}
         (layers(*LENET_LAYERS[:-1], {"op": "linear", "out": 9}), FACTS, "/model/layers/11"),
         (document(model=MLP), ONE_CLASS, "/target"),
         (document(model=MLP, task="regression", train={"loss": {"name": "mse"}}), TABLE, "/task"),
+        (SMALLEST, {"modality": "text", "rows": 40, "columns": []}, "/dataset"),
     ],
 )
 def test_a_contradiction_points_into_the_spec(content: Json, facts: Json, path: str) -> None:

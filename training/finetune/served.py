@@ -15,7 +15,7 @@ import numpy as np
 
 from training.errors import JobError
 from training.language.memory_file import MemoryFile
-from training.language.trial import Trial, _close, _stream
+from training.language.trial import Trial, close, stream_of
 
 CHUNK = 512  # tokens of a prompt at once
 
@@ -50,11 +50,11 @@ class Served(Trial):
         return frozenset(token for token in range(self.tokens_known) if is_end(self._vocabulary, token))
 
     def adapt(self, file: MemoryFile) -> None:
-        stream = _stream(file.descriptor)
+        stream = stream_of(file.descriptor)
         try:
             self._adapter = self._library.llama_adapter_lora_init_from_file_ptr(self._model, stream)
         finally:
-            _close(stream)
+            close(stream)
         if not self._adapter:
             raise NotServed("llama.cpp does not load the adapter over its base")
 

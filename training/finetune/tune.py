@@ -149,11 +149,16 @@ class _Tuning:
         self.outside.log(f"goes on from epoch {self.loop.epoch}, step {self.loop.done} of {self.loop.steps}")
 
     def outline(self) -> str:
-        learned = sum(len(row.places) for example in self.learning for row in example.rows)
         return (
-            f"rows to learn and to validate: {len(self.learning)}, {len(self.validating)}; tokens to learn: {learned}; "
+            f"rows to learn and to validate: {len(self.learning)}, {len(self.validating)}; "
+            f"tokens to learn: {self._tokens}; "
             f"parameters: {self.adapter.weights} beside {self.base.card['parameters']}"
         )
+
+    @property
+    def _tokens(self) -> int:
+        """That are learned in an epoch."""
+        return sum(len(row.places) for example in self.learning for row in example.rows)
 
     # ---- after the loop
 
@@ -199,6 +204,7 @@ class _Tuning:
                 "targets": spec.lora.targets,
                 "epochs": self.loop.epoch,
                 "rows": {"train": len(self.learning), "validation": len(self.validating)},
+                "tokens": self._tokens,
                 "before": self.loop.before,
                 "proof": asdict(proof),
                 "report": [self.outline(), proof.line],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from training.data.archive import shown
 from training.data.source import Source
 from training.errors import ImportRefused, ParityFailed
-from training.importing import bert, bert_graph, probe, safetensors, sentences, wordpiece
+from training.importing import bert, bert_graph, probe, sentences, wordpiece
 from training.importing.adopt import adopt
 from training.importing.bert import Config
 from training.importing.bundle import Imported, Parts
 from training.importing.folder import Folder, Json
 from training.importing.structure import check, weights_sha256
 from training.importing.weights import Weights
+from training.safetensors import Stored, read_table, wanted
 
 Array = NDArray[Any]
 TOLERANCE = 1e-4  # between vectors of length 1
@@ -73,10 +74,10 @@ def _weights(folder: Folder, config: Config) -> tuple[Weights, dict[str, Array]]
     shapes = config.shapes()
     entry = folder.entry(_FILE)
     with folder.archive.open(entry) as stream:
-        stored = safetensors.head(stream, entry.file_size)
+        stored = read_table(stream, entry.file_size, _FILE)
         names = _named(stored, shapes)  # before any room is made for what the file may not hold
         weights, arrays = _room({name: shape for name, shape in shapes.items() if name != bert.TYPES})
-        for tensor, content in safetensors.wanted(stream, stored, lambda tensor: tensor.name in names):
+        for tensor, content in wanted(stream, stored, lambda tensor: tensor.name in names, _FILE):
             name, values = names[tensor.name], _numbers(tensor, content)
             if name == bert.TYPES:
                 first_type = values[0].copy()
@@ -95,7 +96,7 @@ def _room(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Weights, dict[str, Arr
     return weights, arrays
 
 
-def _named(stored: list[safetensors.Stored], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+def _named(stored: Sequence[Stored], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """The graph's name of each tensor that it needs, by the file's: all are there, none twice, each of its shape."""
     names: dict[str, str] = {}
     for tensor in stored:
@@ -119,7 +120,7 @@ def _refused(problem: str, shapes: Mapping[str, tuple[int, ...]], name: str) -> 
     return ImportRefused(problem, f"{wanted}, once, in {', '.join(_FLOATS)}", code="encoder_weights")
 
 
-def _numbers(tensor: safetensors.Stored, content: bytearray) -> Array:
+def _numbers(tensor: Stored, content: bytearray) -> Array:
     values: Array = np.frombuffer(content, _FLOATS[tensor.dtype]).reshape(tensor.shape)
     if tensor.dtype == "BF16":
         values = (values.astype("<u4") << 16).view("<f4")  # BF16 is the upper half of FP32

@@ -12,18 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from training.data.archive import shown
 from training.errors import ImportRefused
 from training.language import gguf, llama_config, own_tokenizer
-from training.language.folder import CONFIG, TOKENIZER, Folder, Weights
-from training.language.gguf import Bytes, Field, Head, Tensor, refused, shown
+from training.language.folder import CONFIG, TOKENIZER, Folder, Weights, type_of
+from training.language.gguf import Bytes, Field, Head, Tensor, refused
 from training.language.llama_config import Config
 from training.language.memory_file import MemoryFile
 from training.language.own_tokenizer import OwnTokenizer
 from training.language.rewrite import Look, Part, described, target, whole_rows, written
-from training.language.safetensors import Slice
 from training.language.structure import ARCHITECTURE, Hyperparameters
 from training.language.tensor_types import F32
 from training.language.weights import Recoder
+from training.safetensors import Stored
 
 TEMPLATE = "chat_template.jinja"
 _SETTINGS = "tokenizer_config.json"
@@ -126,11 +127,12 @@ def _parts(weights: Weights, config: Config, wanted: str, threads: int) -> list[
     return parts
 
 
-def _part(one: Slice, name: str, config: Config, wanted: str, threads: int) -> Part:
+def _part(one: Stored, name: str, config: Config, wanted: str, threads: int) -> Part:
     shape = one.shape[::-1]
-    kind = F32 if len(shape) == 1 else target(name, shape, one.type, wanted, tied=config.is_tied)
-    recode = Recoder(name, one.type, kind, shape[0], threads)
-    row_bytes, head_width = one.type.row_bytes(shape[0]), config.hyperparameters.head_width
+    stored = type_of(one)
+    kind = F32 if len(shape) == 1 else target(name, shape, stored, wanted, tied=config.is_tied)
+    recode = Recoder(name, stored, kind, shape[0], threads)
+    row_bytes, head_width = stored.row_bytes(shape[0]), config.hyperparameters.head_width
     if not name.endswith(("attn_q.weight", "attn_k.weight")):
         return Part(Tensor(name, shape, kind), recode, whole_rows(row_bytes))
 

@@ -10,19 +10,21 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import IO, Any
 from zipfile import ZipInfo
 
 from training.data.archive import Archive, shown
 from training.errors import DataRefused, ImportRefused
-from training.language import safetensors
-from training.language.safetensors import Slice
+from training.language.tensor_types import BF16, F16, F32, TensorType
+from training.safetensors import Stored, read_table
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 MOST_BYTES = 4 * 2**20  # of a document, but for
 MOST_BYTES_OF = {INDEX: 16 * 2**20, TOKENIZER: 40 * 2**20}  # Gemma's has 33 million
+TYPES: Mapping[str, TensorType] = MappingProxyType({"F32": F32, "F16": F16, "BF16": BF16})
 _PASSED_OVER = 2**20
 _WHOLE = "upload the zip of the whole folder: config.json, tokenizer.json and the safetensors"
 Json = dict[str, Any]
@@ -69,11 +71,13 @@ class Folder:
     def weights(self) -> Weights:
         """The tables of all its safetensors."""
         names = self._weight_files()
-        tables: dict[str, tuple[Slice, ...]] = {}
+        tables: dict[str, tuple[Stored, ...]] = {}
         for name in names:
             with self.open(name) as stream:
-                tables[name] = safetensors.read_table(stream, self._entries[name].file_size, name)
+                tables[name] = read_table(stream, self._entries[name].file_size, name)
         self._check_index(tables)
+        for one in (one for stored in tables.values() for one in stored):
+            type_of(one)
         return Weights(self, tables)
 
     def _weight_files(self) -> list[str]:
@@ -98,7 +102,7 @@ class Folder:
             raise ImportRefused(f"{INDEX} has no weight_map", _WHOLE, code="document_invalid")
         return found
 
-    def _check_index(self, tables: Mapping[str, tuple[Slice, ...]]) -> None:
+    def _check_index(self, tables: Mapping[str, tuple[Stored, ...]]) -> None:
         where: dict[str, str] = {}
         for name, slices in tables.items():
             for one in slices:
@@ -126,7 +130,7 @@ class Folder:
 class Weights:
     """Tensors in the order in which they lie in the files."""
 
-    def __init__(self, folder: Folder, tables: Mapping[str, tuple[Slice, ...]]) -> None:
+    def __init__(self, folder: Folder, tables: Mapping[str, tuple[Stored, ...]]) -> None:
         self._folder = folder
         self._tables = tables
         self.slices = tuple(one for slices in tables.values() for one in slices)
@@ -145,6 +149,16 @@ class Weights:
                     place = one.begin + one.size_bytes
                 while stream.read(_PASSED_OVER):
                     pass
+
+
+def type_of(one: Stored) -> TensorType:
+    if (found := TYPES.get(one.dtype)) is None:
+        raise ImportRefused(
+            f"tensor {shown(one.name)} is stored as {one.dtype}",
+            f"{', '.join(TYPES)} are taken in; quantised weights are not",
+            code="safetensors_type",
+        )
+    return found
 
 
 def _cut(stream: IO[bytes], size_bytes: int, piece_bytes: int, file: str) -> Iterator[bytes]:

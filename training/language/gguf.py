@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from training.data.archive import shown
 from training.errors import ImportRefused
 from training.language.tensor_types import BY_NUMBER, TensorType
 
@@ -108,11 +109,6 @@ class Head:
     @property
     def metadata(self) -> dict[str, Any]:
         return {key: field.value for key, field in self.fields.items()}
-
-
-def shown(name: str) -> str:
-    """A name as a refusal may show it: quoted, printable, short."""
-    return repr(name if len(name) <= 80 else name[:77] + "…")
 
 
 def refused(code: str, problem: str, hint: str = _AGAIN) -> ImportRefused:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.archive import shown
 from training.errors import ImportRefused
 from training.language import structure
-from training.language.gguf import shown
 from training.language.structure import Hyperparameters
 
 ARCHITECTURE = "LlamaForCausalLM"

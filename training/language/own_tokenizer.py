@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from training.data.archive import shown
 from training.errors import ImportRefused
 from training.language import tokenizer as tokenizers_
-from training.language.gguf import shown
 from training.language.vocabulary import MOST_TOKENS, TokenKind
 
 Json = dict[str, Any]

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.language.gguf import Field, Head, Tensor, refused, shown
+from training.data.archive import shown
+from training.language.gguf import Field, Head, Tensor, refused
 from training.language.tensor_types import F32
 
 ARCHITECTURE = "llama"

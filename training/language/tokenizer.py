@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from training.data.archive import shown
 from training.errors import ImportRefused
-from training.language.gguf import shown
 from training.language.vocabulary import Vocabulary, byte_letters
 
 if TYPE_CHECKING:

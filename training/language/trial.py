@@ -78,11 +78,11 @@ class Trial:
         parameters.vocab_only = vocabulary_only
         parameters.n_gpu_layers = 0
         _said.clear()
-        stream = _stream(file.descriptor)
+        stream = stream_of(file.descriptor)
         try:
             model = library.llama_model_load_from_file_ptr(stream, parameters)
         finally:
-            _close(stream)
+            close(stream)
         if not model:
             raise _refused("llama.cpp does not load the model")
         return model
@@ -150,7 +150,7 @@ def _c() -> Any:
     return library
 
 
-def _stream(descriptor: int) -> int:
+def stream_of(descriptor: int) -> int:
     """A FILE* at the file's begin. The place is shared by every duplicate: one loads at a time."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     stream: int | None = _c().fdopen(os.dup(descriptor), b"rb")
@@ -159,5 +159,5 @@ def _stream(descriptor: int) -> int:
     return stream
 
 
-def _close(stream: int) -> None:
+def close(stream: int) -> None:
     _c().fclose(stream)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from training.language.gguf import Field, refused, shown
+from training.data.archive import shown
+from training.language.gguf import Field, refused
 
 MOST_TOKENS = 2**20
 MOST_TOKEN_BYTES = 1024

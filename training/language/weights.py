@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.language.gguf import Bytes, refused, shown
+from training.data.archive import shown
+from training.language.gguf import Bytes, refused
 from training.language.library import llama_cpp
 from training.language.tensor_types import BF16, F16, F32, Q4_0, Q8_0, TensorType
 

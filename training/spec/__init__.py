@@ -16,12 +16,24 @@ from collections.abc import Collection, Mapping
 from pydantic import ValidationError
 
 from training.spec.finetune import FinetuneSpec
-from training.spec.kinds import KINDS, PLANNED_KINDS, CheckSpec, ImportSpec, PredictSpec, Spec, TrainSpec
+from training.spec.kinds import (
+    KINDS,
+    PLANNED_KINDS,
+    BatchEndpoint,
+    BatchSpec,
+    CheckSpec,
+    ImportSpec,
+    PredictSpec,
+    Spec,
+    TrainSpec,
+)
 from training.spec.problems import Problem, SpecProblems, choice_problem, translate
 from training.spec.rules import broken_rules
 
 __all__ = [
     "SUBMITTED",
+    "BatchEndpoint",
+    "BatchSpec",
     "CheckSpec",
     "FinetuneSpec",
     "ImportSpec",

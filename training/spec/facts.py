@@ -25,6 +25,9 @@ def _contradictions(spec: TrainSpec, facts: Mapping[str, Any]) -> Iterator[Probl
     if wanted is not None and found is not None and wanted != found:
         yield Problem("/dataset/fingerprint", "fingerprint", "is not that of this version", f"it is {found}")
     modality = facts.get("modality")
+    if modality == "text":
+        yield Problem("/dataset", "modality", "holds conversations", 'a language model learns them: kind "finetune"')
+        return
     if spec.modality not in ("auto", modality):
         yield Problem("/modality", "modality", f"the data set is {modality}", f"set it to {modality} or auto")
     rows = facts.get("rows")

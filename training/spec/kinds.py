@@ -1,4 +1,4 @@
-"""One document per kind of job: train, finetune and import are submitted, check and predict are the platform's own."""
+"""One document per kind of job: train, finetune and import are submitted, the others are the platform's own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from training.spec.train import Export, Train
 
 Api = Literal["strongroom/v1"]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
+BatchEndpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
 
 
 class TrainSpec(Section):
@@ -88,12 +89,27 @@ class PredictSpec(Section):
     resources: Resources = Resources()
 
 
-Spec = TrainSpec | FinetuneSpec | ImportSpec | CheckSpec | PredictSpec
-KINDS: dict[str, type[TrainSpec] | type[FinetuneSpec] | type[ImportSpec] | type[CheckSpec] | type[PredictSpec]] = {
+class BatchSpec(Section):
+    """Answer every line of a file; made by /v1/batches. The model is the lines' own to name."""
+
+    kind: Literal["batch"]
+    api: Api = "strongroom/v1"
+    endpoint: BatchEndpoint
+    file: Annotated[str, Field(pattern=r"^file_[0-9a-hjkmnp-tv-z]{26}$")]
+    output_seconds: Annotated[int, Field(ge=3600, le=30 * 86_400)] | None = None
+    resources: Resources = Resources()
+
+
+Spec = TrainSpec | FinetuneSpec | ImportSpec | CheckSpec | PredictSpec | BatchSpec
+KINDS: dict[
+    str,
+    type[TrainSpec] | type[FinetuneSpec] | type[ImportSpec] | type[CheckSpec] | type[PredictSpec] | type[BatchSpec],
+] = {
     "train": TrainSpec,
     "finetune": FinetuneSpec,
     "import": ImportSpec,
     "check": CheckSpec,
     "predict": PredictSpec,
+    "batch": BatchSpec,
 }
 PLANNED_KINDS = ("optimize", "evaluate", "explain", "export")

@@ -227,6 +227,7 @@ def _message(kind: str, value: object, context: dict[str, Any], fallback: str) -
 _PATTERN_HINTS = {
     r"^[a-z][a-z0-9-]{0,62}$": "a small letter, then at most 62 small letters, digits and hyphens",
     r"^sha256:[0-9a-f]{64}$": "sha256: and 64 hexadecimal digits",
+    r"^file_[0-9a-hjkmnp-tv-z]{26}$": "the file's id, file_ and 26 characters",
     r"^art_[0-9a-hjkmnp-tv-z]{26}$": "the artefact that the upload answered, art_ and 26 characters",
 }
 

@@ -191,6 +191,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "import": (_classes_need_classification, _classes_are_distinct),
     "check": (),
     "predict": (),
+    "batch": (),
 }
 
 

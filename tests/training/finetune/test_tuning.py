@@ -77,6 +77,7 @@ def test_the_facts_describe_the_adapter_its_base_and_its_proof() -> None:
     )
     assert (card["adapter"], card["rank"], card["alpha"], card["method"]) == ("lora", 8, 16.0, "supervised")
     assert card["rows"] == {"train": 9, "validation": 1}
+    assert f"tokens to learn: {card['tokens']}; " in card["report"][0]
     assert card["proof"]["reason"] is None
     assert card["proof"]["rows"] == 8
     assert len(card["report"]) == 2

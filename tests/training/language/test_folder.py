@@ -290,7 +290,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         "weights_not_finite",
     ),
     "weights of whole numbers": (told(lambda table: table[NORM].update(dtype="I32")), "safetensors_type"),
-    "weights of eight bits": (told(lambda table: table[NORM].update(dtype="F8_E4M3")), "safetensors_type"),
+    "weights of eight bits": (told(lambda table: table[NORM].update(dtype="F8_E4M3", shape=[256])), "safetensors_type"),
     "a table that is cut": (with_file(GOOD_FILE[:100]), "safetensors_lying_size"),
     "a table longer than the file": (with_file(struct.pack("<Q", 2**62) + b"{}"), "safetensors_lying_size"),
     "a file of three bytes": (with_file(b"abc"), "safetensors_truncated"),
@@ -374,7 +374,7 @@ def test_a_refusal_names_the_file_the_key_and_the_tensor() -> None:
 
     assert "MixtralForCausalLM" in said("another architecture")
     assert "attention_bias = 'True'" in said("a bias")
-    assert "'model.norm.weight' is stored as 'F8_E4M3'" in said("weights of eight bits")
+    assert "'model.norm.weight' is stored as F8_E4M3" in said("weights of eight bits")
     assert "'yarn'" in said("rope scaled by yarn")
     assert "'NFC'" in said("a normaliser")
 
