@@ -20,7 +20,7 @@ Reason = Literal["stop", "length", "cancelled", "deadline", "error"]
 ConstraintKind = Literal["json_object", "json_schema", "grammar", "tool"]
 
 MOST_CHOICES = 16
-MOST_STOPS = 16
+MOST_STOPS = 16  # of a caller; the face adds one where an answer ends with a call
 MOST_STOP_BYTES = 256
 MOST_LOGPROBS = 20
 MOST_BIASES = 1024
@@ -129,7 +129,7 @@ def _is_sound(sampling: Sampling) -> bool:
         and sampling.top_k >= 0
         and (sampling.max_tokens is None or sampling.max_tokens >= 1)
         and (sampling.logprobs is None or 0 <= sampling.logprobs <= MOST_LOGPROBS)
-        and len(stops) <= MOST_STOPS
+        and len(stops) <= MOST_STOPS + 1
         and all(isinstance(stop, str) and len(stop.encode()) <= MOST_STOP_BYTES for stop in stops)
         and len(biases) <= MOST_BIASES
         and all(math.isfinite(bias) for bias in biases.values())

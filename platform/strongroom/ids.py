@@ -13,7 +13,9 @@ from uuid_utils.compat import uuid7
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {character: value for value, character in enumerate(ALPHABET)}
-PREFIXES = frozenset({"job", "ds", "ver", "dep", "key", "pred", "mem", "req", "art", "ten", "mdl", "usr"})
+PREFIXES = frozenset(
+    {"job", "ds", "ver", "dep", "key", "pred", "mem", "req", "art", "ten", "mdl", "usr", "file", "batch"}
+)
 
 
 def new() -> UUID:

@@ -170,7 +170,8 @@ def test_every_page_fits_both_widths_and_themes_without_a_complaint(
     links = page.locator("#nav-sidebar-inner nav a, #nav-sidebar-inner a").evaluate_all(
         "all => all.map(a => a.pathname)"
     )
-    more = ["datasets/upload", "jobs/train", "jobs/bring", "deployments/deploy", "keys/create", "members/invite"]
+    more = ["datasets/upload", "jobs/train", "jobs/tune", "jobs/bring", "models/compare", "deployments/deploy"]
+    more += ["keys/create", "members/invite"]
     operator = ["", "tenants/", "jobs/", "deployments/", "keys/", "artefacts/", "audit/"]
     walked = {*links, *(f"/admin/{path}/" for path in more), *(f"/operator/{path}" for path in operator)}
     assert len(walked) >= 20

@@ -272,7 +272,8 @@ def test_the_change_begins_with_what_counts_and_changes_it(acme: Deposit, owner:
 
 def test_a_language_model_is_asked_in_a_chat_box(acme: Deposit, owner: Browser) -> None:
     html = unescape(owner.text(page_of(served(acme, language(acme)))))
-    assert 'id="chat" data-model="smol" data-tenant="acme" data-chats="yes"' in html
+    assert 'id="chat" data-tenant="acme" data-chats="yes"' in html
+    assert 'data-turns data-model="smol"' in html
     for name in ("system", "temperature", "top_p", "max_tokens", "seed", "stop", "schema"):
         assert f'id="id_chat-{name}"' in html
     assert 'role="log" aria-live="polite"' in html

@@ -14,7 +14,8 @@ import pytest
 from django.http import HttpResponse
 
 from strongroom.access.services import principal_of
-from strongroom.console.forms.jobs import TrainingForm, laid_over
+from strongroom.console.forms.jobs import TrainingForm
+from strongroom.console.forms.spec import laid_over
 from strongroom.console.pages.deployments import example_of
 from strongroom.datasets import services as datasets
 from strongroom.errors import Denied

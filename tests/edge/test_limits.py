@@ -11,9 +11,9 @@ import pytest
 
 from inference.signature import Signature, Tensor
 from strongroom.access.rates import Rates
+from strongroom.deployments.served import Served
 from strongroom.edge import http, limits
 from strongroom.edge.limits import Limits, Places
-from strongroom.edge.snapshot import Served
 from strongroom.errors import LimitReached
 
 TENSOR = Tensor("x", "FP32", (-1, 2))

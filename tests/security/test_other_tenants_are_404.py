@@ -1,6 +1,6 @@
 """Every route of the API, asked by another tenant with this one's names and ids: as if nothing were there.
 
-The routes are taken from the OpenAPI document, so that one that comes later is walked too; /v2 has none and is listed.
+The routes are taken from the OpenAPI document, so that one that comes later is walked too; /v1 and /v2 are listed.
 What a stranger is told about a thing that exists is byte for byte what is told about one that does not.
 """
 
@@ -16,7 +16,7 @@ import pytest
 
 from strongroom import ids
 from tests.edge.house import Answer, network
-from tests.journeys import Journey, table
+from tests.journeys import Journey, table, until
 from tests.nodes import Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -29,7 +29,21 @@ V2 = {
     "/v2/models/{name}/versions/{version}/ready": ["get"],
     "/v2/models/{name}/versions/{version}/infer": ["post"],
 }
+V1 = {
+    "/v1/files": ["get"],
+    "/v1/files/{id}": ["get", "delete"],
+    "/v1/files/{id}/content": ["get"],
+    "/v1/batches": ["get"],
+    "/v1/batches/{id}": ["get"],
+    "/v1/batches/{id}/cancel": ["post"],
+}
+FORM = (
+    b'--cut\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    b'--cut\r\nContent-Disposition: form-data; name="file"; filename="hidden-lines.jsonl"\r\n\r\n{}\r\n--cut--\r\n'
+)
 ROOMS = {
+    "files": "file",
+    "batches": "batch",
     "keys": "key",
     "budgets": "key",
     "jobs": "job",
@@ -65,7 +79,7 @@ class World:
         return self.mine[room][:-1] + "q"
 
     def words(self) -> set[str]:
-        return {*self.mine.values(), self.artefact, "alpha"}
+        return {*self.mine.values(), self.artefact, "alpha", "hidden-lines"}
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +106,14 @@ def world() -> Iterator[World]:
         for subject in ("tenant", made.mine["keys"]):
             budget = house.call("PUT", f"/api/v1/budgets/{subject}", BUDGET)
             assert budget.status in (200, 201), budget.body
+        file = house.post("/v1/files", FORM, Content_Type="multipart/form-data; boundary=cut")
+        assert file.status == 200, file.body
+        made.mine["files"] = file.json["id"]
+        asked = {"input_file_id": file.json["id"], "endpoint": "/v1/embeddings", "completion_window": "24h"}
+        batch = house.post("/v1/batches", asked)
+        assert batch.status == 200, batch.body
+        made.mine["batches"] = batch.json["id"]
+        until(lambda: house.get(f"/v1/batches/{batch.json['id']}").json["status"] == "failed")
         made.artefact = house.put("/api/v1/models/hidden-file/content?format=onnx", network()).json["artefact"]
         yield made
 
@@ -102,7 +124,7 @@ def routes(world: World) -> list[tuple[str, str]]:
     if schema.status != 200:
         schema = world.house.get("/api/v1/schema", key=None)
     paths = {path: [method for method in item if method in METHODS] for path, item in schema.json["paths"].items()}
-    return [(method, path) for path, methods in {**paths, **V2}.items() for method in methods]
+    return [(method, path) for path, methods in {**paths, **V2, **V1}.items() for method in methods]
 
 
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -147,6 +169,8 @@ def plain(answer: Answer, asked: str) -> tuple[int, dict[str, str], bytes]:
 
 def room_of(path: str) -> str:
     parts = path.split("/")
+    if path.startswith("/v1"):
+        return parts[2]
     return "deployments" if path.startswith("/v2") else parts[3] if len(parts) > 3 else ""
 
 
@@ -172,7 +196,7 @@ def snapshot(world: World) -> dict[str, Any]:
     """What alpha sees of its own."""
     paths = [
         *("/api/v1/keys", "/api/v1/jobs?kind=check", "/api/v1/datasets", "/api/v1/models", "/api/v1/deployments"),
-        *("/api/v1/predictions", f"/api/v1/models/{world.mine['models']}/versions/1"),
+        *("/v1/files", "/v1/batches", "/api/v1/predictions", f"/api/v1/models/{world.mine['models']}/versions/1"),
     ]
     found = {path: world.house.get(path).json for path in paths}
     for key in found["/api/v1/keys"]["data"]:
@@ -223,6 +247,7 @@ def referring(world: World) -> list[tuple[str, str, str, Any]]:
     brought = {"kind": "import", "name": "borrowed", "artefact": "HOLE", "model": "borrowed", "task": "other"}
     deployment = {"name": "borrowed", "versions": [{"model": "HOLE", "version": 1, "weight": 100, "mode": "live"}]}
     rows = {"deployment": "HOLE", "inputs": {"x": [[0.5] * 64]}}
+    batch = {"input_file_id": "HOLE", "endpoint": "/v1/embeddings", "completion_window": "24h"}
     unknown = world.unknown
     return [
         ("/api/v1/jobs", "hidden-table", unknown("datasets"), train),
@@ -231,6 +256,7 @@ def referring(world: World) -> list[tuple[str, str, str, Any]]:
         ("/api/v1/deployments", "hidden-net", unknown("models"), deployment),
         ("/api/v1/predictions", "hidden-net", unknown("deployments"), rows),
         ("/api/v1/predictions", "hidden-table", unknown("datasets"), {"deployment": "own", "dataset": "HOLE@1"}),
+        ("/v1/batches", world.mine["files"], unknown("files"), batch),
     ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import dataclass
 from time import monotonic
 from uuid import UUID
 
@@ -36,6 +37,18 @@ class Bucket:
             return 0.0
         return (1.0 - self._left) / rate if rate > 0 else math.inf
 
+    def left(self, rate: float) -> float:
+        return min(max(1.0, rate), self._left + (monotonic() - self._at) * rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Requests that may come at once, how many of them now, and the seconds until all may again."""
+
+    limit: int
+    remaining: int
+    seconds: float
+
 
 class Rates:
     """The buckets of one process of so many that share a node's limits."""
@@ -44,6 +57,15 @@ class Rates:
         self._share = 1.0 / processes
         self._buckets: dict[UUID, Bucket] = {}
         self._lock = threading.Lock()
+
+    def remaining(self, id: UUID, rate: float) -> Rate:
+        """What this process would let through now, taken for all of them."""
+        with self._lock:
+            bucket = self._buckets.get(id)
+        most = max(1.0, rate * self._share)
+        left = most if bucket is None else bucket.left(rate * self._share)
+        seconds = (most - left) / (rate * self._share) if rate > 0 else math.inf
+        return Rate(int(most / self._share), int(left / self._share), seconds)
 
     def take(self, id: UUID, rate: float, whose: str) -> None:
         """One request; LimitReached rate_limited with the time to come again."""

@@ -1,4 +1,4 @@
-"""What an imported model says of itself, for the pages: its card's facts, what its import checked, what it takes.
+"""What an imported or tuned model says of itself, for the pages: its card's facts, what was checked, what it takes.
 
 A card was made by a sandboxed process and is a claim: only what has a form that is known here is shown. Knows no
 request.
@@ -29,11 +29,16 @@ FACTS: tuple[tuple[str, str, str], ...] = (
     ("chat_template", "Chat template", "{}"),
     ("tools", "Tools", "{}"),
     ("license", "Licence", "{}"),
+    ("method", "Method", "{}"),
+    ("rank", "Rank", "{:,}"),
+    ("alpha", "Alpha", "{}"),
+    ("epochs", "Epochs", "{:,}"),
 )
 _WRITTEN: Mapping[type, Callable[[Any], Any]] = {
     str: lambda text: text[:CHARACTERS],
     bool: lambda holds: "yes" if holds else "no",
     int: lambda count: count,
+    float: lambda number: f"{number:.4g}",
 }
 
 
@@ -51,11 +56,19 @@ def _value(card: Mapping[str, Any] | None, key: str, form: str) -> Any:
 
 
 def report(card: Mapping[str, Any] | None) -> list[str]:
-    """What its import checked, a line each."""
+    """What its import, or its fine-tuning, checked, a line each."""
     lines = (card or {}).get("report")
     if not isinstance(lines, list):
         return []
     return [line[:CHARACTERS] for line in lines[:LINES] if isinstance(line, str)]
+
+
+def before(card: Mapping[str, Any] | None) -> list[tuple[str, float]]:
+    """How an adapter's base did on the validation part before anything was learned: (metric, value)."""
+    found = (card or {}).get("before")
+    if not isinstance(found, dict):
+        return []
+    return [(name.partition("/")[2], value) for name, value in sorted(found.items())[:LINES] if type(value) is float]
 
 
 def takes(version: ModelVersion | None) -> Takes:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 POINTS = 300  # of a line: more than a screen has room for
-METRICS = ("loss", "accuracy", "r2")
+METRICS = ("loss", "accuracy", "r2", "perplexity", "margin")  # the last two of a language model
 PARTS = ("train", "validation")  # the test part is judged once, at the end
 Line = list[tuple[float, float]]
 

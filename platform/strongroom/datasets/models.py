@@ -36,7 +36,7 @@ class DatasetVersion(Owned, Made):
     dataset = models.ForeignKey(Dataset, models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
     state = models.CharField(max_length=8, choices=State.choices, default=State.CHECKING)
-    format = models.CharField(max_length=8)
+    format = models.CharField(max_length=16)
     modality = models.CharField(max_length=8, default="auto")
     target = models.CharField(max_length=128, default="label")
     artefact = models.ForeignKey(Artefact, models.PROTECT, null=True, related_name="+")

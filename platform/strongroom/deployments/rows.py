@@ -27,6 +27,7 @@ from strongroom.vault.models import Artefact
 
 State = Deployment.State
 SILENT_SECONDS = 60  # a replica that has not beaten so long is no longer there
+HANDED_BACK = ("output", "input")  # kinds of artefacts whose plaintext a web process may send to their tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +224,11 @@ def forget_replicas(node: str) -> None:
 
 
 def output_key(tenant: UUID, artefact: UUID) -> tuple[bytes, bytes] | None:
-    """Header tag and data key of an artefact of kind `output` of that tenant; of nothing else."""
+    """Header tag and data key of an artefact of that tenant that it may have back; of nothing else."""
     with scope.tenant(tenant, write=False):
         row = (
             Artefact.objects.select_related("tenant_key")
-            .filter(id=artefact, kind="output", state=Artefact.State.SEALED)
+            .filter(id=artefact, kind__in=HANDED_BACK, state=Artefact.State.SEALED)
             .first()
         )
         return None if row is None else (bytes(row.header_tag), vault.data_key(row))

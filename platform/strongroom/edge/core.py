@@ -23,8 +23,9 @@ from inference.errors import InputRefused
 from inference.protocol import Array
 from strongroom.access.services import Principal
 from strongroom.deployments.client import Answer, EngineLost, Engines, refused
+from strongroom.deployments.served import Served
 from strongroom.edge.limits import LIMITS
-from strongroom.edge.snapshot import DEPLOYMENTS, Served
+from strongroom.edge.snapshot import DEPLOYMENTS
 from strongroom.errors import NotFound
 from strongroom.metering.services import METER
 

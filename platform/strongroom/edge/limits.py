@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from strongroom.access.rates import PROCESSES, RATES, Rates
+from strongroom.deployments.served import Served
 from strongroom.edge import http
-from strongroom.edge.snapshot import Served
 from strongroom.errors import LimitReached
 
 

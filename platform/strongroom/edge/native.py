@@ -14,8 +14,8 @@ import orjson
 from django.conf import settings
 
 from inference.protocol import ROWS
+from strongroom.deployments.served import Served
 from strongroom.edge import arrays, core, http, limits, principals
-from strongroom.edge.snapshot import Served
 from strongroom.errors import FieldError, Invalid
 
 RAW = ("image/png", "image/jpeg", "text/csv", "application/x-npy")

@@ -18,8 +18,8 @@ from inference.errors import InputRefused
 from inference.protocol import MAX_AXES, Array, datatype_of
 from inference.signature import Tensor, from_json, nearest
 from strongroom import __version__
+from strongroom.deployments.served import Served
 from strongroom.edge import arrays, core, health, http, limits, principals
-from strongroom.edge.snapshot import Served
 from strongroom.errors import Invalid, Malformed, StrongroomError, Unavailable
 from strongroom.rest import problem
 

@@ -1,38 +1,28 @@
 """/api/v1/predictions: asynchronous predictions as jobs: submit, list, read, cancel, and the download of an output.
 
 Their bodies hold tenants' inputs and outputs, so they pass the edge, not Django. What such a job is, jobs/services.py
-knows; an output is opened here segment by segment, with the data key that the node's agent hands over for this tenant.
+knows; how an output is opened, download.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import os
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import orjson
 
-from sealing import Identity, SealReader
 from strongroom import ids
 from strongroom.access.services import Principal
-from strongroom.deployments.targets import OPEN_SOCKET
-from strongroom.edge import core, database, http, limits, native, principals, waiting, watch
-from strongroom.errors import Gone, Invalid, NotFound, Unavailable
+from strongroom.edge import database, download, http, limits, native, principals, waiting, watch
+from strongroom.errors import Invalid, NotFound
 from strongroom.idempotency import services as idempotency
 from strongroom.jobs import services as jobs
 from strongroom.jobs.models import Job
 from strongroom.jobs.states import State
 from strongroom.rest import pages
 from strongroom.tenants import scope
-from strongroom.vault import services as vault
 
 PATH = "/api/v1/predictions"
-PIECE_BYTES = 1 << 20
-KEY_SECONDS = 5.0
 Answered = tuple[int, dict[str, str], bytes]  # status, headers, body: what an Idempotency-Key keeps
 
 
@@ -93,14 +83,7 @@ async def output(request: http.Request, id: str) -> http.Answer:
     principal = await principals.of(request)
     principal.require("predict")
     sealed = await database.run(_sealed_output, principal, _parsed(id))
-    try:
-        header_tag, data_key = await _opened_by_agent(sealed)
-        reader = await asyncio.to_thread(sealed.reader, header_tag, data_key)
-    except BaseException:
-        os.close(sealed.descriptor)
-        raise
-    headers = [(b"content-length", b"%d" % reader.size_bytes)]
-    return http.Stream(_pieces(sealed, reader), b"application/jsonl", headers)
+    return await download.stream(sealed, b"application/jsonl")
 
 
 # --- submitting
@@ -187,61 +170,6 @@ def _cancel(principal: Principal, job_id: UUID) -> dict[str, Any]:
         return jobs.prediction_document(jobs.cancel(principal.actor, _found(principal, job_id)))
 
 
-# --- the download
-
-
-@dataclass(frozen=True, slots=True)
-class SealedOutput:
-    """An output as it lies in the store, with an open descriptor; the key is asked for separately."""
-
-    tenant_id: UUID
-    artefact_id: UUID
-    stored_bytes: int
-    descriptor: int
-
-    def reader(self, header_tag: bytes, data_key: bytes) -> SealReader:
-        identity = Identity(self.tenant_id, self.artefact_id, "output")
-        return SealReader(self.descriptor, data_key, identity, header_tag=header_tag, stored_bytes=self.stored_bytes)
-
-
-def _sealed_output(principal: Principal, job_id: UUID) -> SealedOutput:
+def _sealed_output(principal: Principal, job_id: UUID) -> download.Sealed:
     with scope.tenant(principal.tenant_id, write=False):
-        artefact = jobs.prediction_output(_found(principal, job_id))
-        descriptor = vault.sealed_descriptor(artefact)
-        return SealedOutput(principal.tenant_id, artefact.id, artefact.stored_bytes, descriptor)
-
-
-async def _opened_by_agent(sealed: SealedOutput) -> tuple[bytes, bytes]:
-    """Header tag and data key, from the node's agent, which asks the vault. Gone, Unavailable."""
-    core.ENGINES.targets.look(now=True)
-    if (folder := core.ENGINES.targets.folder) is None:
-        raise _no_agent()
-    question = {"type": "open", "artefact": str(sealed.artefact_id), "tenant": str(sealed.tenant_id)}
-    try:
-        async with asyncio.timeout(KEY_SECONDS):
-            reader, writer = await asyncio.open_unix_connection(folder / OPEN_SOCKET)
-            try:
-                writer.write(orjson.dumps(question) + b"\n")
-                answer = orjson.loads(await reader.readline())
-            finally:
-                writer.close()
-    except (OSError, ValueError, TimeoutError) as error:
-        raise _no_agent() from error
-    if answer.get("type") == "key":
-        return base64.b64decode(answer["header_tag"]), base64.b64decode(answer["data_key"])
-    if answer.get("code") == "not_found":
-        raise Gone("the output has expired")
-    raise Unavailable("the key of the output cannot be had now; try again", code="keys_unavailable")
-
-
-def _no_agent() -> Unavailable:
-    return Unavailable("the node's agent does not answer; try again", code="keys_unavailable")
-
-
-async def _pieces(sealed: SealedOutput, reader: SealReader) -> AsyncGenerator[bytes]:
-    try:
-        for offset in range(0, reader.size_bytes, PIECE_BYTES):
-            length = min(PIECE_BYTES, reader.size_bytes - offset)
-            yield bytes(await asyncio.to_thread(reader.read, offset, length))
-    finally:
-        os.close(sealed.descriptor)
+        return download.sealed(jobs.prediction_output(_found(principal, job_id)))

@@ -14,7 +14,7 @@ from typing import Any
 from strongroom import logs
 from strongroom.edge import events, health, http, native, open_inference, predictions, principals, upload
 from strongroom.edge.access_log import LOG
-from strongroom.edge.openai import encodings, endpoints
+from strongroom.edge.openai import batches, encodings, endpoints, files, tuning
 from strongroom.edge.openai import errors as openai_errors
 from strongroom.errors import StrongroomError
 from strongroom.rest import problem
@@ -53,13 +53,28 @@ V1: dict[str, dict[str, Handler]] = {
     "/v1/completions": {"POST": endpoints.completions},
     "/v1/responses": {"POST": endpoints.responses},
     "/v1/embeddings": {"POST": encodings.embeddings},
+    "/v1/files": {"GET": files.listed, "POST": files.create},
+    "/v1/files/{id}": {"GET": files.read, "DELETE": files.delete},
+    "/v1/files/{id}/content": {"GET": files.content},
+    "/v1/fine_tuning/jobs": {"GET": tuning.listed, "POST": tuning.create},
+    "/v1/fine_tuning/jobs/{id}": {"GET": tuning.read},
+    "/v1/fine_tuning/jobs/{id}/cancel": {"POST": tuning.cancel},
+    "/v1/fine_tuning/jobs/{id}/pause": {"POST": tuning.pause},
+    "/v1/fine_tuning/jobs/{id}/resume": {"POST": tuning.pause},
+    "/v1/fine_tuning/jobs/{id}/events": {"GET": tuning.events},
+    "/v1/fine_tuning/jobs/{id}/checkpoints": {"GET": tuning.checkpoints},
+    "/v1/batches": {"GET": batches.listed, "POST": batches.create},
+    "/v1/batches/{id}": {"GET": batches.read},
+    "/v1/batches/{id}/cancel": {"POST": batches.cancel},
 }
 REMEMBERED_CHARACTERS = 256  # of a path that anybody may make long
 WITHOUT_QUERY: frozenset[Handler] = frozenset(
     {
         *(native.predict, predictions.submit, predictions.read, predictions.output, predictions.cancel, events.events),
         *(endpoints.chat, endpoints.completions, endpoints.responses, endpoints.model),
-        encodings.embeddings,
+        *(encodings.embeddings, files.create, files.read, files.delete, files.content),
+        *(batches.create, batches.read, batches.cancel),
+        *(tuning.create, tuning.read, tuning.cancel, tuning.pause),
     }
 )
 

@@ -67,12 +67,12 @@ async def dataset(request: http.Request, name: str) -> http.Answer:
     fields = request.query(("format", "target", "modality"))
     if "format" not in fields:
         raise Invalid.field("?format", "is missing", hint=f"one of {', '.join(datasets.FORMATS)}", code="missing")
-    room = await database.run(_room, principal)
+    room = await database.run(room_of, principal)
     room.check(_told_length(request))
     with UPLOADS.taken(principal.tenant_id):
         upload = await database.run(_begin_dataset, principal, name, fields)
         sha256, size = await seal(request, upload.draft, room)
-        finish = _or_abort(upload.draft, _finish_dataset)
+        finish = or_abort(upload.draft, _finish_dataset)
         version, created = await database.run(finish, principal, upload, sha256, size)
     return await _dataset_answer(request, principal, version, created=created)
 
@@ -83,12 +83,12 @@ async def model(request: http.Request, name: str) -> http.Answer:
     principal.require("models:write")
     _check_body(request)
     fields = request.query(("format",))
-    room = await database.run(_room, principal)
+    room = await database.run(room_of, principal)
     room.check(_told_length(request))
     with UPLOADS.taken(principal.tenant_id):
         upload = await database.run(_begin_model, principal, name, fields)
         sha256, size = await seal(request, upload.draft, room)
-        document = await database.run(_or_abort(upload.draft, _finish_model), principal, upload, sha256, size)
+        document = await database.run(or_abort(upload.draft, _finish_model), principal, upload, sha256, size)
     return http.Answer.of(201, document)
 
 
@@ -104,12 +104,14 @@ def _told_length(request: http.Request) -> int:
     return int(request.headers.get(b"content-length", b"0"))
 
 
-def _room(principal: Principal) -> Room:
+def room_of(principal: Principal) -> Room:
+    """Blocks."""
     with scope.tenant(principal.tenant_id, write=False):
-        return _room_left(principal)
+        return room_left(principal)
 
 
-def _room_left(principal: Principal) -> Room:
+def room_left(principal: Principal) -> Room:
+    """`room_of`, in the tenant's scope."""
     limits = tenants.limits(Tenant.objects.get(id=principal.tenant_id))
     ours = settings.ENVIRONMENT.number("max_upload_bytes")
     one = ours if limits["upload_bytes"] is None else min(ours, limits["upload_bytes"])
@@ -127,7 +129,7 @@ def _finish_dataset(
     principal: Principal, upload: datasets.Upload, sha256: str, size_bytes: int
 ) -> tuple[DatasetVersion, bool]:
     with scope.tenant(principal.tenant_id):
-        _room_left(principal).check(size_bytes)  # others may have come meanwhile
+        room_left(principal).check(size_bytes)  # others may have come meanwhile
         version, created = datasets.finish_upload(principal.actor, upload, sha256)
         if created:
             jobs.submit_check(principal.actor, version)
@@ -141,7 +143,7 @@ def _begin_model(principal: Principal, name: str, fields: dict[str, str]) -> reg
 
 def _finish_model(principal: Principal, upload: registry.Upload, sha256: str, size_bytes: int) -> dict[str, Any]:
     with scope.tenant(principal.tenant_id):
-        _room_left(principal).check(size_bytes)
+        room_left(principal).check(size_bytes)
         return registry.finish_upload(principal.actor, upload, sha256)
 
 
@@ -207,19 +209,19 @@ class Stream:
         if self._fill:
             await self._hand_over()
         await self._idle()
-        await _in_thread(self._publish)
+        await in_thread(self._publish)
         return self._sha256.hexdigest()
 
     async def abort(self) -> None:
         if self._busy is not None:
             await asyncio.wait({self._busy})  # one thread at a time on a draft
             self._busy.exception()
-        await _in_thread(self.draft.abort)
+        await in_thread(self.draft.abort)
 
     async def _hand_over(self) -> None:
         await self._idle()
         full = memoryview(self._buffers[self._current])[: self._fill]
-        self._busy = _in_thread(self._write, full)
+        self._busy = in_thread(self._write, full)
         self._current, self._fill = 1 - self._current, 0
 
     async def _idle(self) -> None:
@@ -240,11 +242,11 @@ class Stream:
         self.draft.publish()
 
 
-def _in_thread(call: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> asyncio.Future[T]:
+def in_thread(call: Callable[P, T], *args: P.args, **keywords: P.kwargs) -> asyncio.Future[T]:
     return asyncio.get_running_loop().run_in_executor(_pool, lambda: call(*args, **keywords))
 
 
-def _or_abort(draft: vault.Draft, call: Callable[P, T]) -> Callable[P, T]:
+def or_abort(draft: vault.Draft, call: Callable[P, T]) -> Callable[P, T]:
     """`call`, after whose failure the published file goes too. Not where the database failed: its commit may have
     come through, and a file without a row is collected later."""
 

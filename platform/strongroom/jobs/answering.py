@@ -23,9 +23,10 @@ from inference.answer import Prediction
 from inference.protocol import Array, ProtocolError, pack_tensors, read_tensors, tensor_specs
 from inference.signature import InputRefused
 from strongroom.deployments.client import refused
+from strongroom.deployments.served import Served
 from strongroom.errors import Invalid
 from strongroom.jobs import endings, outcomes
-from strongroom.jobs.cells import Served, cells, served
+from strongroom.jobs.cells import cells, served
 from strongroom.jobs.endings import Failure
 from strongroom.jobs.lease import Lease, Want
 from strongroom.jobs.models import Attempt, Job
@@ -139,7 +140,7 @@ def _settle_file(of: Served, job: Job, done: Done, take: outcomes.Output) -> Non
 
 
 def _succeed(of: Served, job: Job, rows: int, found: list[Prediction] | None, artefact: Artefact | None) -> None:
-    named = {"deployment": of.deployment, "model": of.model, "version": of.version}
+    named = {"deployment": of.name, "model": of.model, "version": of.version}
     result = {**named, "rows": rows, "predictions": found}
     endings.succeed(job, result, said={**named, "rows": rows}, output_artefact=artefact)
 

@@ -21,7 +21,7 @@ from strongroom.rest.views import ResourceView
 from strongroom.tenants.names import NAME
 from training.spec import FinetuneSpec, ImportSpec, TrainSpec
 
-KINDS = ("train", "finetune", "import", "check", "predict")
+KINDS = ("train", "finetune", "import", "check", "predict", "batch")
 
 
 class JobMaker(serializers.Serializer):

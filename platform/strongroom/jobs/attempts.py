@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from django.db import DatabaseError, InterfaceError, connections
 
 from strongroom.deployments.client import EngineLost
 from strongroom.errors import StrongroomError
-from strongroom.jobs import answering, endings, failures, outcomes
+from strongroom.jobs import answering, batch_work, endings, failures, outcomes
 from strongroom.jobs.lease import Lease
 from strongroom.jobs.models import Attempt, Job
 from strongroom.jobs.moves import Moved
@@ -38,10 +39,15 @@ def see_through(job: Job, attempt: Attempt, stop: threading.Event, lease_seconds
 
 
 def _work(job: Job, attempt: Attempt, lease: Lease) -> None:
-    if job.kind == "predict":
-        answering.work(job, attempt, lease)
-    else:
-        Supervision(job, attempt, lease).run()
+    OF_KIND.get(job.kind, _supervise)(job, attempt, lease)
+
+
+def _supervise(job: Job, attempt: Attempt, lease: Lease) -> None:
+    Supervision(job, attempt, lease).run()
+
+
+# What is asked of the node's cells; every other kind is a process's work.
+OF_KIND: dict[str, Callable[[Job, Attempt, Lease], None]] = {"predict": answering.work, "batch": batch_work.work}
 
 
 def _unforeseen(job: Job, error: Exception) -> None:

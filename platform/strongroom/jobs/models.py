@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
+from strongroom.files.models import File
 from strongroom.jobs.states import State
 from strongroom.registry.models import ModelVersion
 from strongroom.tenants.models import Made, Numbered, Owned
@@ -46,6 +47,7 @@ class Job(Owned, Made):
     error_code = models.CharField(max_length=40, null=True)
     error = SealedJSON(null=True)
     retry_of = models.UUIDField(null=True)
+    metadata = SealedJSON(null=True)  # what a fine-tuning's submitter wrote on it, for itself
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(null=True)
@@ -84,6 +86,25 @@ class Attempt(Owned):
 
     class Meta(Owned.Meta):
         constraints = [models.UniqueConstraint(fields=["job", "number"], name="attempt_once")]
+
+
+class Batch(Owned):
+    """What a job of kind `batch` has beside its row: how many lines there are and were answered, and its two files."""
+
+    job = models.OneToOneField(Job, models.CASCADE, related_name="batch")
+    metadata = SealedJSON(null=True)
+    total = models.PositiveIntegerField(default=0)
+    completed = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    began_at = models.DateTimeField(null=True)
+    finalizing_at = models.DateTimeField(null=True)
+    has_expired = models.BooleanField(default=False)  # before all lines were answered
+    output_file = models.ForeignKey(File, models.SET_NULL, null=True, related_name="+")
+    error_file = models.ForeignKey(File, models.SET_NULL, null=True, related_name="+")
+    problems = SealedJSON(null=True)  # of the file as a whole: code, line, message, param
+
+    class Meta(Owned.Meta):
+        pass
 
 
 class Event(Numbered):

@@ -17,10 +17,13 @@ from strongroom.access.services import Principal
 from strongroom.audit.services import record
 from strongroom.datasets.models import DatasetVersion
 from strongroom.errors import Conflict, NotFound
+from strongroom.jobs import batches as batch
 from strongroom.jobs import endings, plans
 from strongroom.jobs import predictions as asked
 from strongroom.jobs.models import Event, Job, LogLine
 from strongroom.jobs.states import TERMINAL, State
+from strongroom.openai import resources
+from strongroom.openai.batches import BatchRequest
 from strongroom.registry.models import ModelVersion
 from strongroom.rest.bodies import made_by, moment, optional_moment
 from strongroom.tenants.actor import Actor
@@ -42,11 +45,13 @@ def check_rights(principal: Principal, spec: dict[str, Any]) -> None:
     if spec["kind"] == "predict":
         principal.require("predict")
         principal.require_model(spec["deployment"])
+    if spec["kind"] == "batch":
+        principal.require("predict")
 
 
-def submit_plan(actor: Actor, plan: plans.Plan) -> Job:
+def submit_plan(actor: Actor, plan: plans.Plan, *, metadata: dict[str, str] | None = None) -> Job:
     """What `validate` found, submitted."""
-    return plans.enqueue(actor, plan)
+    return plans.enqueue(actor, plan, metadata=metadata)
 
 
 def submit(actor: Actor, document: object, *, retry_of: UUID | None = None) -> Job:
@@ -83,6 +88,26 @@ def prediction_output(job: Job) -> Artefact:
     return asked.output(job)
 
 
+def submit_batch(actor: Actor, asked: BatchRequest) -> Job:
+    """All lines of a file, asked of a deployment. Invalid, NotFound, LimitReached."""
+    return batch.submit(actor, asked)
+
+
+def batch_of(text_id: str) -> Job:
+    """The batch's job. NotFound."""
+    return batch.find(text_id)
+
+
+def batches() -> QuerySet[Job]:
+    """The tenant's, fit for `batch_document`."""
+    return batch.batches()
+
+
+def batch_document(job: Job) -> resources.Json:
+    """OpenAI's."""
+    return batch.document(job)
+
+
 def predictions() -> QuerySet[Job]:
     """The tenant's predictions that have not expired."""
     return Job.objects.filter(kind="predict").filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
@@ -110,6 +135,8 @@ def retry(actor: Actor, job: Job) -> Job:
         return submit_check(actor, _version_of(job), retry_of=job.id)
     if job.kind == "predict":
         return asked.resubmit(actor, job)
+    if job.kind == "batch":
+        return batch.resubmit(actor, job)
     return submit(actor, job.spec, retry_of=job.id)
 
 

@@ -47,7 +47,7 @@ class Lease:
     """What this process has of one budget. `granted` is never more than the database has written down."""
 
     __slots__ = (
-        "_is_dirty", "_is_short", "_renewed_at", "_serial", "_told_used", "_until", "_window",
+        "_is_dirty", "_is_short", "_left", "_renewed_at", "_serial", "_told_used", "_until", "_window", "_window_ends",
         "granted", "held", "id", "limit", "lock", "used", "was_touched",
     )  # fmt: skip
 
@@ -60,6 +60,17 @@ class Lease:
         self._is_short = self.was_touched = False
         self._is_dirty = False  # an order is under way, or its answer was not heard
         self._until = self._renewed_at = float("-inf")
+        self._left = 0  # of the whole budget when this process last heard of it
+        self._window_ends: float | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Of the whole budget, as far as this process knows."""
+        return max(0, self._left - (self.used - self._told_used))
+
+    def window_seconds(self, now: float) -> float | None:
+        """Until another window begins; None where there is one only."""
+        return None if self._window_ends is None else max(0.0, self._window_ends - now)
 
     @property
     def spare(self) -> int:
@@ -101,6 +112,8 @@ class Lease:
         if told.outcome != "held" or order.kept + told.extra == 0:
             return False
         self._window, self._is_short, self._told_used = told.window, told.is_short, order.used
+        self._left = told.tokens - told.spent
+        self._window_ends = None if told.window_seconds is None else asked_at + told.window_seconds
         self.granted += told.extra
         self._renewed_at = asked_at
         seconds = LEASE.total_seconds()
@@ -122,6 +135,15 @@ class Reservation:
         leases, self.leases = self.leases, []
         for lease in leases:
             lease.give_back(self.tokens, self.tokens if used is None else used)
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What is left of a budget, as far as one process knows; `seconds` until all of it is there again, None: never."""
+
+    tokens: int
+    remaining: int
+    seconds: float | None
 
 
 class Leases:
@@ -147,6 +169,14 @@ class Leases:
             reservation.settle(0)
             raise
         return reservation
+
+    def narrowest(self, limits: Sequence[Limit]) -> Remaining | None:
+        """Of those budgets that this process has a lease of, the one with the least left."""
+        leases = [lease for limit in limits if (lease := self._leases.get(limit.id)) is not None]
+        if not leases:
+            return None
+        lease = min(leases, key=lambda one: one.remaining)
+        return Remaining(lease.limit.tokens, lease.remaining, lease.window_seconds(self._clock()))
 
     def cut(self) -> bool:
         """On the loop: what there is to tell the database becomes the next sending; whether there is anything, or will

@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "strongroom.datasets",
     "strongroom.registry",
     "strongroom.deployments",
+    "strongroom.files",
     "strongroom.jobs",
     "strongroom.operations",
 ]

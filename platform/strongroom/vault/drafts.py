@@ -17,7 +17,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from sealing import ArtefactCorrupt, Identity, SealWriter, inspect, seal_memory
+from sealing import ArtefactCorrupt, Identity, SealReader, SealWriter, inspect, seal_memory
 from strongroom.errors import Unavailable
 from strongroom.vault import keys
 from strongroom.vault.models import Artefact
@@ -121,6 +121,12 @@ class Draft:
         )
         self._state = "in a row"
         return artefact
+
+    def reader(self, descriptor: int) -> SealReader:
+        """What was sealed and published, of the sealed file that the caller has open."""
+        self._must_be("published")
+        stored_bytes, tag = os.fstat(descriptor).st_size, self._header_tag or b""
+        return SealReader(descriptor, self.data_key, self.identity, header_tag=tag, stored_bytes=stored_bytes)
 
     def abort(self) -> None:
         """Removes what was written; nothing once there is a row."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -161,7 +162,8 @@ def test_the_clients_own_retry_gets_through_after_a_limit(house: Journey) -> Non
                 assert client.completions.create(model="smollm2", prompt="a", max_tokens=1).choices
         with OpenAI(api_key=house.keys["alpha"], base_url=f"{house.node.url}/v1", max_retries=0) as client:
             asked = [partial(client.completions.create, model="smollm2", prompt="a", max_tokens=1)] * 10
-            assert openai.RateLimitError in [outcome(ask) for ask in asked]
+            with ThreadPoolExecutor(10) as callers:
+                assert openai.RateLimitError in callers.map(outcome, asked)
     finally:
         house.call("PATCH", path, {"limits": {"requests_per_second": None}})
 

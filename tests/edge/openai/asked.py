@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from strongroom.edge.openai import errors, requests
-from strongroom.edge.openai.requests import Document
 from strongroom.errors import Invalid
+from strongroom.openai import errors, requests
+from strongroom.openai.requests import Document
 
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 

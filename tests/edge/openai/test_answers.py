@@ -13,8 +13,8 @@ from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion
 
 from inference.language.requests import Done, Logprob
-from strongroom.edge.openai import answers, logprobs
-from strongroom.edge.openai.answers import Choice, Head, ToolCall, Usage
+from strongroom.openai import answers, logprobs
+from strongroom.openai.answers import Choice, Head, ToolCall, Usage
 from tests.edge.openai.oracle import answering, fits
 
 HEAD = Head("chatcmpl-1", 1_700_000_000, "smol", "fp_1")

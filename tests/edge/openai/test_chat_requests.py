@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from inference.language.requests import Constraint, Generate, Sampling
-from strongroom.edge.openai import requests
-from strongroom.edge.openai.chat import ChatRequest
+from strongroom.openai import requests
+from strongroom.openai.chat import ChatRequest
 from tests.edge.openai import asked
 from tests.edge.openai.asked import WEATHER, chat, saying, schema, tool
 

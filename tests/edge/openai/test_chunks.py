@@ -12,8 +12,8 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletionChunk
 
 from inference.language.requests import Logprob
-from strongroom.edge.openai.answers import Head, Usage
-from strongroom.edge.openai.chunks import DONE, ChatChunks, CompletionChunks
+from strongroom.openai.answers import Head, Usage
+from strongroom.openai.chunks import DONE, ChatChunks, CompletionChunks
 from tests.edge.openai.oracle import EVENTS, answering, events, fits
 
 HEAD = Head("chatcmpl-1", 1_700_000_000, 'a "model"', "fp_1")

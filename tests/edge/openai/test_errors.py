@@ -7,8 +7,8 @@ import orjson
 import pytest
 from openai.types.shared import ErrorObject
 
-from strongroom.edge.openai import errors
 from strongroom.errors import TITLES, Conflict, FieldError, Invalid, LimitReached, NotFound, StrongroomError, TooLarge
+from strongroom.openai import errors
 from tests.edge.openai.oracle import Wire, answering, failing, fits
 
 CLASSES: dict[str, type[openai.APIStatusError]] = {

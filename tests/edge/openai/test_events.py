@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from openai.types import responses as sdk
 from pydantic import BaseModel
 
-from strongroom.edge.openai import requests
-from strongroom.edge.openai.answers import Head, ToolCall, Usage
-from strongroom.edge.openai.events import Events, output, response
-from strongroom.edge.openai.responses import ResponsesRequest
 from strongroom.errors import LimitReached, StrongroomError
+from strongroom.openai import requests
+from strongroom.openai.answers import Head, ToolCall, Usage
+from strongroom.openai.events import Events, output, response
+from strongroom.openai.responses import ResponsesRequest
 from tests.depth import examples
 from tests.edge.openai.asked import WEATHER
 from tests.edge.openai.oracle import EVENTS, answering, events, fits

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.language.requests import Generate
-from strongroom.edge.openai import errors, requests
-from strongroom.edge.openai.chat import ChatRequest
-from strongroom.edge.openai.completions import CompletionsRequest
-from strongroom.edge.openai.embeddings import EmbeddingsRequest
-from strongroom.edge.openai.requests import Document
-from strongroom.edge.openai.responses import ResponsesRequest
 from strongroom.errors import StrongroomError
+from strongroom.openai import errors, requests
+from strongroom.openai.chat import ChatRequest
+from strongroom.openai.completions import CompletionsRequest
+from strongroom.openai.embeddings import EmbeddingsRequest
+from strongroom.openai.requests import Document
+from strongroom.openai.responses import ResponsesRequest
 from tests.depth import examples
 from tests.edge.openai.asked import chat, refused, saying, tool
 

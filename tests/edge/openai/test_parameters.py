@@ -9,12 +9,12 @@ from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 
-from strongroom.edge.openai import parameters
-from strongroom.edge.openai.chat import ChatRequest
-from strongroom.edge.openai.completions import CompletionsRequest
-from strongroom.edge.openai.embeddings import EmbeddingsRequest
-from strongroom.edge.openai.requests import Document
-from strongroom.edge.openai.responses import ResponsesRequest
+from strongroom.openai import parameters
+from strongroom.openai.chat import ChatRequest
+from strongroom.openai.completions import CompletionsRequest
+from strongroom.openai.embeddings import EmbeddingsRequest
+from strongroom.openai.requests import Document
+from strongroom.openai.responses import ResponsesRequest
 from tests.edge.openai.asked import chat, refused
 
 SMALLEST: dict[type[Document], dict[str, Any]] = {

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from inference.language.requests import Generate, Sampling
-from strongroom.edge.openai import requests
-from strongroom.edge.openai.completions import CompletionsRequest
-from strongroom.edge.openai.embeddings import EmbeddingsRequest
+from strongroom.openai import requests
+from strongroom.openai.completions import CompletionsRequest
+from strongroom.openai.embeddings import EmbeddingsRequest
 from tests.edge.openai import asked
 
 

@@ -11,7 +11,7 @@ from openai.types import Batch, FileDeleted, FileObject
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
-from strongroom.edge.openai import resources
+from strongroom.openai import resources
 from tests.edge.openai.oracle import JSON, Wire, fits
 
 NOW = 1_700_000_000

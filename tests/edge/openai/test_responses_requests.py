@@ -8,10 +8,10 @@ import orjson
 import pytest
 
 from inference.language.requests import Generate, Sampling
-from strongroom.edge.openai import requests
-from strongroom.edge.openai.answers import Head, ToolCall
-from strongroom.edge.openai.events import output, response
-from strongroom.edge.openai.responses import ResponsesRequest
+from strongroom.openai import requests
+from strongroom.openai.answers import Head, ToolCall
+from strongroom.openai.events import output, response
+from strongroom.openai.responses import ResponsesRequest
 from tests.edge.openai import asked
 from tests.edge.openai.asked import WEATHER
 

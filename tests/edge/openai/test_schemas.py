@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from strongroom.edge.openai import requests, schemas
-from strongroom.edge.openai.chat import ChatRequest
+from strongroom.openai import requests, schemas
+from strongroom.openai.chat import ChatRequest
 from tests.edge.openai import asked
 from tests.edge.openai.asked import chat, schema, tool
 

@@ -117,7 +117,7 @@ def test_a_field_of_another_kind_is_refused(field: str, value: Any) -> None:
         ("seed", "a"),
         ("stop", "abc"),
         ("stop", [1]),
-        ("stop", ["a"] * 17),
+        ("stop", ["a"] * 18),
         ("stop", ["a" * 300]),
         ("stop", None),
         ("presence_penalty", "a"),

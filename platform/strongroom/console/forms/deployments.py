@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from strongroom.console.forms.document import DocumentForm, choice, flag, text, whole
-from strongroom.console.forms.jobs import without_empty
+from strongroom.console.forms.document import DocumentForm, choice, flag, text, whole, without_empty
 from strongroom.console.forms.kinds import KindSelect
 from strongroom.console.templatetags.console import size
 from strongroom.deployments import services

@@ -70,6 +70,12 @@ class DocumentForm(forms.Form):
         return self.overflow if pointer else None
 
 
+def without_empty(document: dict[str, Any]) -> dict[str, Any]:
+    """What was not filled in is left out, so that the service's default counts."""
+    found = {key: without_empty(value) if isinstance(value, dict) else value for key, value in document.items()}
+    return {key: value for key, value in found.items() if value not in (None, "", {}, [])}
+
+
 # --- fields with unfold's looks
 
 

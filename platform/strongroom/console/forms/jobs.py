@@ -1,15 +1,16 @@
-"""The two forms that submit a job: a training, and the import of an uploaded model. Both build a job spec."""
+"""Two forms that submit a job: a training, and the import of an uploaded model. Both build a job spec. (The third, a
+fine-tuning's, is in tuning.py.)
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from django import forms
 
-from strongroom.console.forms.document import DocumentForm, choice, long_text, number, text, whole
-from strongroom.datasets import services as datasets
+from strongroom.console.forms.document import DocumentForm, choice, long_text, number, text, whole, without_empty
+from strongroom.console.forms.spec import CHOICES, SpecForm, advanced, laid_over, ready_versions
 from strongroom.datasets.models import DatasetVersion
 from strongroom.errors import FieldError, Invalid
 from strongroom.jobs import services as jobs
@@ -37,11 +38,10 @@ WEIGHTS = [("keep", "keep: as they came"), ("q4_0", "q4_0: small and fast"), ("b
 LOSSES = [("auto", "what fits the task"), ("cross_entropy", "cross-entropy"), ("mse", "mean squared error")]
 OPTIMIZERS = [("sgd", "SGD"), ("adamw", "AdamW")]
 SPLITS = [("stratified", "stratified"), ("random", "random")]
-CHOICES = 500  # data set versions to choose from: the newest; any other one by the advanced box
 
 
-class TrainingForm(DocumentForm):
-    """The common fields of `kind: train`; the advanced box holds any others, laid over the document."""
+class TrainingForm(SpecForm):
+    """The common fields of `kind: train`."""
 
     name = text("Name", help="Lower-case letters, digits and dashes.", placeholder="lenet-digits")
     dataset = choice("Data set", [])
@@ -66,12 +66,7 @@ class TrainingForm(DocumentForm):
     register_as = text("Register as", required=False, help="The model's name; empty: the job's name.")
     deploy_to = text("Deploy to", required=False, help="A deployment that is made, or switched to the new version.")
 
-    advanced = long_text(
-        "Advanced: any part of the job spec, as JSON laid over the fields",
-        rows=8,
-        code=True,
-        help='Such as {"train": {"early_stop": {"metric": "validation/loss"}}, "resources": {"threads": 2}}',
-    )
+    advanced = advanced('{"train": {"early_stop": {"metric": "validation/loss"}}, "resources": {"threads": 2}}')
 
     groups = (
         ("What to learn", ("dataset", "name", "task", "target")),
@@ -80,7 +75,6 @@ class TrainingForm(DocumentForm):
         ("And then", ("register_as", "deploy_to")),
     )
     wide = frozenset({"dataset", "model"})
-    overflow = "advanced"
     pointers = {
         "/name": "name",
         "/dataset": "dataset",
@@ -108,7 +102,7 @@ class TrainingForm(DocumentForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.versions = {str(version): version for version in ready_versions()}
+        self.versions = {str(version): version for version in ready_versions().exclude(modality="text")[:CHOICES]}
         fields: Any = self.fields
         fields["dataset"].choices = [(name, _described(version)) for name, version in self.versions.items()]
 
@@ -120,20 +114,6 @@ class TrainingForm(DocumentForm):
         if version is not None:
             form.initial = suggested(version)
         return form
-
-    def clean_advanced(self) -> dict[str, Any]:
-        given = self.cleaned_data["advanced"].strip()
-        if not given:
-            return {}
-        try:
-            found = json.loads(given, parse_constant=_no_constant)
-        except RecursionError:
-            raise forms.ValidationError("is nested too deep") from None
-        except ValueError as error:
-            raise forms.ValidationError(f"is no JSON: {error}") from None
-        if not isinstance(found, dict):
-            raise forms.ValidationError("must be a JSON object, such as {…}")
-        return found
 
     def build(self, given: Mapping[str, Any]) -> dict[str, Any]:
         version = self.versions.get(given.get("dataset", ""))
@@ -157,9 +137,6 @@ class TrainingForm(DocumentForm):
             "register": {"model": given.get("register_as"), "deploy": given.get("deploy_to")},
         }
         return laid_over(without_empty(document), given.get("advanced") or {})
-
-    def check(self, document: dict[str, Any]) -> None:
-        jobs.validate(document)
 
 
 OPTIMIZER_FIELDS = {"name": "optimizer", "lr": "lr", "momentum": "momentum"}
@@ -210,11 +187,6 @@ class ImportForm(DocumentForm):
         jobs.validate(document)
 
 
-def ready_versions() -> list[DatasetVersion]:
-    rows = datasets.versions().filter(state=DatasetVersion.State.READY).order_by("-created_at")
-    return list(rows.defer("error")[:CHOICES])
-
-
 def suggested(version: DatasetVersion) -> dict[str, Any]:
     """Beginnings that fit a data set."""
     columns = {column["name"]: column for column in (version.profile or {}).get("columns") or ()}
@@ -232,29 +204,5 @@ def suggested(version: DatasetVersion) -> dict[str, Any]:
     }
 
 
-def without_empty(document: dict[str, Any]) -> dict[str, Any]:
-    """What was not filled in is left out, so that the spec's default counts."""
-    found = {key: without_empty(value) if isinstance(value, dict) else value for key, value in document.items()}
-    return {key: value for key, value in found.items() if value not in (None, "", {}, [])}
-
-
-def laid_over(document: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` wins, object by object. A model of another kind shares no field with the one below it: it replaces it."""
-    found = dict(document)
-    for key, value in over.items():
-        below = found.get(key)
-        merges = (
-            isinstance(value, dict)
-            and isinstance(below, dict)
-            and value.get("kind", below.get("kind")) == below.get("kind")
-        )
-        found[key] = laid_over(below, value) if merges and isinstance(below, dict) else value
-    return found
-
-
 def _described(version: DatasetVersion) -> str:
     return f"{version} · {version.modality}, {version.rows or 0:,} rows, target {version.target}"
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")

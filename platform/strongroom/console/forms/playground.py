@@ -26,8 +26,9 @@ class ChatForm(forms.Form):
     of_chats = ("system", "schema")  # what a model without a chat template does not know
     wide = frozenset({"system", "stop", "schema"})
 
-    def __init__(self, *, chats: bool) -> None:
-        super().__init__(prefix="chat")
+    def __init__(self, *, chats: bool, exact: bool = False) -> None:
+        """`exact`: begins with the likeliest words, so that two models are compared by what they are."""
+        super().__init__(prefix="chat", initial={"temperature": 0, "max_tokens": 128} if exact else None)
         if not chats:
             for name in self.of_chats:
                 del self.fields[name]

@@ -12,6 +12,7 @@ FORMATS = [
     ("csv", "CSV: a header line, a row a line"),
     ("npz", "NPZ: arrays image or features, and the target"),
     ("images", "ZIP of images, a folder a class"),
+    ("chat-jsonl", "JSON Lines: a conversation a line"),
 ]
 MODALITIES = [("auto", "auto"), ("tabular", "tabular"), ("image", "image")]
 

@@ -61,13 +61,16 @@ class DatasetVersionAdmin(TenantAdmin):
     def object_context(self, request: HttpRequest, obj: DatasetVersion) -> dict[str, Any]:
         columns = (obj.profile or {}).get("columns") or []
         may_train = "jobs:write" in principal_of(request).scopes
+        is_text = obj.format == "chat-jsonl"
+        page = "admin:jobs_job_tune" if is_text else "admin:jobs_job_train"
         return {
             "document": services.document(obj),
             "columns": columns[:COLUMNS],
             "columns_left_out": max(0, len(columns) - COLUMNS),
             "bars": [_bars(column) for column in columns if column.get("classes")],
             "check_job": jobs.jobs().filter(id=obj.check_job_id).first() if obj.check_job_id else None,
-            "train_url": f"{reverse('admin:jobs_job_train')}?dataset={obj}" if may_train else None,
+            "train_url": f"{reverse(page)}?dataset={obj}" if may_train else None,
+            "is_text": is_text,
         }
 
     def is_moving(self, obj: DatasetVersion) -> bool:

@@ -11,6 +11,7 @@ from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from unfold.decorators import display
 
 from strongroom.console import cards
@@ -109,7 +110,13 @@ def asked_by(version: ModelVersion | None) -> dict[str, Any]:
     if takes == "arrays" or version is None:
         return {"takes": takes, "input": kind_of_input(version), "example": example_of(version)}
     chats = bool((version.signature or {}).get("chat"))
-    return {"takes": takes, "chats": chats, "settings": ChatForm(chats=chats) if takes == "words" else None}
+    compare = reverse("admin:registry_modelversion_compare") if takes == "words" and version.base_id else None
+    return {
+        "takes": takes,
+        "chats": chats,
+        "settings": ChatForm(chats=chats) if takes == "words" else None,
+        "compare_url": f"{compare}?version={version}" if compare else None,
+    }
 
 
 def inputs_of(version: ModelVersion | None) -> list[dict[str, Any]]:

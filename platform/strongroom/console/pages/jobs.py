@@ -1,4 +1,4 @@
-"""Jobs in the panel: the list, the forms that train or bring a model, the page that moves while a job runs."""
+"""Jobs in the panel: the list, the forms that train, tune or bring a model, the page that moves while a job runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from django.shortcuts import redirect
 from unfold.decorators import display
 
 from strongroom.console.charts import curves
+from strongroom.console.forms.document import DocumentForm
 from strongroom.console.forms.jobs import ImportForm, TrainingForm
+from strongroom.console.forms.tuning import TuningForm
 from strongroom.console.members import TenantAdmin, actor_of, principal_of
 from strongroom.console.templatetags.console import ago, badge, lasted, percent
 from strongroom.jobs import services
@@ -25,7 +27,7 @@ EVENTS = 20_000  # metric events read for the curves: the last ones
 class JobAdmin(TenantAdmin):
     slug, list_title = "jobs", "Jobs"
     view_scope, change_scope = "jobs:read", "jobs:write"
-    adds = {"train": "Submit training job", "bring": "Bring a model"}
+    adds = {"train": "Submit training job", "tune": "Fine-tune a model", "bring": "Bring a model"}
     object_template, live_template = "console/job.html", "console/job_live.html"
     verbs = ("cancel", "retry", "delete")
     list_display = ("name", "shown_state", "kind", "shown_progress", "shown_duration", "shown_created")
@@ -63,12 +65,13 @@ class JobAdmin(TenantAdmin):
             "is_cancelling": is_cancelling(obj),
             "version": self._made(request, obj),
             "dataset": obj.dataset_version,
+            "base": obj.base_version if _sees_models(request) else None,
             "retry_of": obj.retry_of,
         }
 
     def _made(self, request: HttpRequest, job: Job) -> Any:
         """The model version that it registered, while there is one."""
-        if "models:read" not in principal_of(request).scopes:
+        if not _sees_models(request):
             return None
         return registry.versions().filter(job_id=job.id).first()
 
@@ -96,21 +99,30 @@ class JobAdmin(TenantAdmin):
 
     def train(self, request: HttpRequest) -> HttpResponse:
         form = TrainingForm.of(request.POST or None, chosen=request.GET.get("dataset", ""))
+        return self._submitted(request, form) or self.form_page(
+            request, "console/submit.html", "Submit training job", form
+        )
 
-        def submit(document: dict[str, Any]) -> HttpResponse:
-            services.check_rights(principal_of(request), document)
-            return redirect(self.url("change", services.submit(actor_of(request), document).id))
-
-        return self.filled(form, submit) or self.form_page(request, "console/submit.html", "Submit training job", form)
+    def tune(self, request: HttpRequest) -> HttpResponse:
+        chosen = {name: request.GET.get(name, "") for name in ("base", "dataset")}
+        form = TuningForm.of(request.POST or None, **chosen)
+        return self._submitted(request, form) or self.form_page(request, "console/tune.html", "Fine-tune a model", form)
 
     def bring(self, request: HttpRequest) -> HttpResponse:
         """The file goes to the raw route by script; this takes its artefact's id."""
         form = ImportForm(request.POST or None)
+        return self._submitted(request, form) or self.form_page(request, "console/import.html", "Bring a model", form)
 
+    def _submitted(self, request: HttpRequest, form: DocumentForm) -> HttpResponse | None:
         def submit(document: dict[str, Any]) -> HttpResponse:
+            services.check_rights(principal_of(request), document)
             return redirect(self.url("change", services.submit(actor_of(request), document).id))
 
-        return self.filled(form, submit) or self.form_page(request, "console/import.html", "Bring a model", form)
+        return self.filled(form, submit)
+
+
+def _sees_models(request: HttpRequest) -> bool:
+    return "models:read" in principal_of(request).scopes
 
 
 def is_cancelling(job: Job) -> bool:

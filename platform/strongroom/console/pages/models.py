@@ -1,28 +1,38 @@
 """Model versions in the panel: the list, and what a version is: how good, made of what, served where; of an imported
-one also what it says of itself and what was checked."""
+or tuned one also what it says of itself and what was checked; and an adapter asked beside its base."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
+from django.urls import path, reverse
 from unfold.decorators import display
 
 from strongroom.console import cards
+from strongroom.console.forms import tuning
+from strongroom.console.forms.playground import ChatForm
 from strongroom.console.members import TenantAdmin, actor_of, principal_of
 from strongroom.console.templatetags.console import ago, badge, number, size
 from strongroom.datasets import services as datasets
 from strongroom.deployments import services as deployments
+from strongroom.deployments.models import Deployment
 from strongroom.jobs import services as jobs
 from strongroom.registry import services
 from strongroom.registry.models import ModelVersion
 
+ADAPTERS = 500  # to choose from: the newest
 SHADED = 40  # a confusion matrix up to this many classes is drawn
-HEADLINES = ("test/accuracy", "test/r2", "validation/accuracy", "validation/r2", "test/loss", "validation/loss")
+HEADLINES = (
+    *("test/accuracy", "test/r2", "validation/accuracy", "validation/r2"),
+    *("test/loss", "validation/perplexity", "validation/loss"),
+)
 
 
 class ModelVersionAdmin(TenantAdmin):
@@ -90,9 +100,13 @@ class ModelVersionAdmin(TenantAdmin):
             "dataset": dataset,
             "metrics": by_part(obj.metrics),
             "card": cards.facts(document["card"]),
+            "base": obj.base,
+            "before": cards.before(document["card"]),
             "matrix": shaded(evaluation.get("confusion"), signature.get("classes")),
             "served": list(deployments.live().filter(traffic__version=obj)),
-            "deploy_url": self._deploy_url(obj) if "deployments:write" in scopes else None,
+            "deploy_url": deploy_url(obj) if "deployments:write" in scopes else None,
+            "compare_url": f"{self.url('compare')}?version={obj}" if is_adapter(obj) and "predict" in scopes else None,
+            "tune_url": tune_url(obj) if "jobs:write" in scopes else None,
             "may_promote": obj.state == ModelVersion.State.READY and obj.stage != ModelVersion.Stage.PRODUCTION,
         }
 
@@ -100,10 +114,30 @@ class ModelVersionAdmin(TenantAdmin):
         name, number_ = version.lineage.get("dataset"), version.lineage.get("dataset_version")
         return datasets.versions().filter(dataset__name=name, number=number_).first() if name else None
 
-    def _deploy_url(self, version: ModelVersion) -> str | None:
-        if version.state != ModelVersion.State.READY:
-            return None
-        return f"{reverse('admin:deployments_deployment_deploy')}?version={version}"
+    # --- an adapter beside its base
+
+    def own_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view
+        return [path("compare/", view(self.compare), name=f"{self.names}_compare"), *super().own_urls()]
+
+    def compare(self, request: HttpRequest) -> HttpResponse:
+        """One prompt, two answers. Without an adapter of this tenant's in the address, the list of them."""
+        scopes = principal_of(request).scopes
+        if not {self.view_scope, "deployments:read", "predict"} <= scopes:
+            raise PermissionDenied
+        adapters = list(self._adapters(request)[:ADAPTERS])
+        chosen = request.GET.get("version")
+        version = next((adapter for adapter in adapters if str(adapter) == chosen), None)
+        sides = [] if version is None else [Side.of(each, scopes) for each in (version.base, version) if each]
+        shown: dict[str, Any] = {"adapters": adapters, "version": version, "sides": sides}
+        shown["settings"] = ChatForm(chats=True, exact=True)
+        return self.page(request, "console/compare.html", "Tuned beside its base", **shown)
+
+    def _adapters(self, request: HttpRequest) -> models.QuerySet[Any]:
+        rows = self.get_queryset(request).filter(base__isnull=False, state=ModelVersion.State.READY)
+        return rows.select_related("model", "base__model").order_by("-id")
+
+    # --- buttons
 
     def promote(self, request: HttpRequest, version: ModelVersion) -> None:
         services.set_stage(actor_of(request), version, ModelVersion.Stage.PRODUCTION)
@@ -113,6 +147,36 @@ class ModelVersionAdmin(TenantAdmin):
         services.delete_version(actor_of(request), version)
         messages.success(request, f"{version} is deleted; its key and its bytes are destroyed.")
         return redirect(self.url("changelist"))
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of two versions that are asked alike, and what serves it."""
+
+    version: ModelVersion
+    deployment: Deployment | None
+    deploy_url: str | None
+
+    @classmethod
+    def of(cls, version: ModelVersion, scopes: Collection[str]) -> Side:
+        """Of several deployments the newest that is ready."""
+        rows = deployments.live().filter(traffic__version=version).order_by("-id")
+        found = rows.filter(state=Deployment.State.READY).first() or rows.first()
+        return cls(version, found, deploy_url(version) if "deployments:write" in scopes else None)
+
+
+def is_adapter(version: ModelVersion) -> bool:
+    return version.base_id is not None and version.state == ModelVersion.State.READY
+
+
+def deploy_url(version: ModelVersion) -> str | None:
+    if version.state != ModelVersion.State.READY:
+        return None
+    return f"{reverse('admin:deployments_deployment_deploy')}?version={version}"
+
+
+def tune_url(version: ModelVersion) -> str | None:
+    return f"{reverse('admin:jobs_job_tune')}?base={version}" if tuning.is_tunable(version) else None
 
 
 def headline(metrics: dict[str, float]) -> tuple[str, float | None]:

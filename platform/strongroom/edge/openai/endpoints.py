@@ -1,112 +1,71 @@
 """The endpoints of `/v1` that ask a language model: chat completions, completions, responses; and the list of models.
 
-Each reads its request (chat.py, completions.py, responses.py), has it answered (edge/language.py) and writes OpenAI's
-documents (answers.py, chunks.py, events.py). What a request may do is decided as for every other face.
+Each reads its request (openai/exchanges.py), has it answered (edge/language.py) and writes OpenAI's documents, whole or
+as a stream (openai/chunks.py, events.py). What a request may do is decided as for every other face.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from time import perf_counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
-from inference.language.requests import Done, Generate, Logprob, Tokens
+from inference.language.requests import Done, Tokens
 from strongroom.access.services import Principal
 from strongroom.deployments import services as deployments
+from strongroom.deployments.speech import Speech
 from strongroom.edge import core, database, http, language, limits, principals
-from strongroom.edge.language import Speech
-from strongroom.edge.openai import answers, calls, errors, events, requests
-from strongroom.edge.openai.answers import Choice, Finish, Head, ToolCall, Usage
-from strongroom.edge.openai.chat import ChatRequest
-from strongroom.edge.openai.chunks import DONE, ChatChunks, CompletionChunks
-from strongroom.edge.openai.completions import CompletionsRequest
-from strongroom.edge.openai.responses import ResponsesRequest
-from strongroom.edge.snapshot import Served
-from strongroom.errors import FieldError, Invalid, NotFound, StrongroomError
+from strongroom.edge.openai.headers import headers
+from strongroom.errors import NotFound, StrongroomError
+from strongroom.openai import answers, calls, errors, events, exchanges
+from strongroom.openai.answers import ToolCall, Usage
+from strongroom.openai.chunks import DONE, ChatChunks, CompletionChunks
+from strongroom.openai.exchanges import Exchange, finish_of
 from strongroom.tenants import scope
 from strongroom.tenants.models import Tenant
 
 MAX_BODY_BYTES = 2 << 20
 STREAM = b"text/event-stream; charset=utf-8"
-Headers = list[tuple[bytes, bytes]]
 
 
 async def chat(request: http.Request) -> http.Answer:
     """POST /v1/chat/completions"""
     principal, document = await _document(request)
-    asked = requests.read(ChatRequest, document)
-    forced = asked.tool_choice.mode == "required"
-    free = bool(asked.tools) and asked.tool_choice.mode == "auto"
-
-    def read(served: Served) -> list[Generate]:
-        if free and not served.language.tools:
-            raise _no_tools(served)
-        return [asked.generate()]
-
-    speech = await _spoken(request, principal, asked.model, read, stream=asked.stream, key=asked.prompt_cache_key)
-    head = Head.of("chatcmpl", asked.model)
+    exchange = exchanges.Chat(document)
+    asked = exchange.asked
     if asked.stream:
-        writer = ChatChunks(head, asked.n, with_usage=asked.with_usage, is_padded=asked.is_padded)
-        pieces = _chat_calls if forced else _chat_free if free else _chat_text
+        writer = ChatChunks(exchange.head, asked.n, with_usage=asked.with_usage, is_padded=asked.is_padded)
+        pieces = _chat_calls if exchange.forced else _chat_free if exchange.free else _chat_text
         usage = writer.usage if asked.with_usage else None
-        return await _streamed(request, speech, pieces(speech, writer, asked.n), usage=usage)
-    said = await _whole(request, speech)
-    choices = [_chat_choice(end, said.get(end.index, []), asked.logprobs, forced, free) for end in _sorted(speech)]
-    return _answer(request, answers.chat_completion(_told(head, speech), choices, Usage.of(speech.ends)))
+        written = partial(pieces, chunks=writer, n=asked.n)
+        return await _streamed(request, principal, exchange, written, usage=usage)
+    return await _whole(request, principal, exchange)
 
 
 async def completions(request: http.Request) -> http.Answer:
     """POST /v1/completions"""
     principal, document = await _document(request)
-    asked = requests.read(CompletionsRequest, document)
-    speech = await _spoken(
-        request, principal, asked.model, lambda _: asked.generate(), stream=asked.stream, key=asked.prompt_cache_key
-    )
-    head = Head.of("cmpl", asked.model)
-    count = asked.n * len(asked.prompt)
+    exchange = exchanges.Completions(document)
+    asked = exchange.asked
     if asked.stream:
-        writer = CompletionChunks(head, count, with_usage=asked.with_usage, is_padded=asked.is_padded)
+        count = asked.n * len(asked.prompt)
+        writer = CompletionChunks(exchange.head, count, with_usage=asked.with_usage, is_padded=asked.is_padded)
         usage = writer.usage if asked.with_usage else None
-        return await _streamed(request, speech, _completion_text(speech, writer, count), usage=usage)
-    said = await _whole(request, speech)
-    choices = []
-    for end in _sorted(speech):
-        parts = said.get(end.index, [])
-        logprobs = [one for part in parts for one in part.logprobs] if asked.logprobs is not None else None
-        choices.append(Choice(end.index, "".join([part.text for part in parts]), _finish(end), logprobs))
-    return _answer(request, answers.completion(_told(head, speech), choices, Usage.of(speech.ends)))
+        written = partial(_completion_text, chunks=writer, n=count)
+        return await _streamed(request, principal, exchange, written, usage=usage)
+    return await _whole(request, principal, exchange)
 
 
 async def responses(request: http.Request) -> http.Answer:
     """POST /v1/responses"""
     principal, document = await _document(request)
-    asked = requests.read(ResponsesRequest, document)
-    forced = asked.tool_choice.mode == "required"
-    free = bool(asked.tools) and asked.tool_choice.mode == "auto"
-
-    def read(served: Served) -> list[Generate]:
-        if free and not served.language.tools:
-            raise _no_tools(served)
-        return [asked.generate()]
-
-    speech = await _spoken(request, principal, asked.model, read, stream=asked.stream, key=asked.prompt_cache_key)
-    head, echo = Head.of("resp", asked.model), asked.echo()
-    if asked.stream:
-        writer = events.Events(head, echo)
-        pieces = _response_call if forced else _response_free if free else _response_text
-        return await _streamed(request, speech, pieces(speech, writer), failed=writer.failed)
-    said = await _whole(request, speech)
-    end = speech.ends[0]
-    text = "".join([part.text for part in said.get(0, [])])
-    found: list[ToolCall] = []
-    if forced:
-        found = calls.forced(text)
-        text = "" if found else text
-    elif free:
-        text, found = calls.free(text)
-    status: events.Status = "incomplete" if end.reason == "length" else "completed"
-    whole = events.response(head, echo, status, events.output(text, found, status), Usage.of(speech.ends))
-    return _answer(request, whole)
+    exchange = exchanges.Responses(document)
+    if exchange.asked.stream:
+        writer = events.Events(exchange.head, exchange.echo)
+        pieces = _response_call if exchange.forced else _response_free if exchange.free else _response_text
+        written = partial(pieces, writer=writer)
+        return await _streamed(request, principal, exchange, written, failed=writer.failed)
+    return await _whole(request, principal, exchange)
 
 
 async def models(request: http.Request) -> http.Answer:
@@ -149,40 +108,45 @@ async def _document(request: http.Request) -> tuple[Principal, Any]:
     return principal, http.parse(body)
 
 
-async def _spoken(
-    request: http.Request,
-    principal: Principal,
-    name: str,
-    read: Callable[[Served], Sequence[Generate]],
-    *,
-    stream: bool,
-    key: str | None,
-) -> Speech:
-    speaking = language.speak(principal, name, read, stream=stream, scope=key or "")
-    return await language.while_there(request, speaking)
+def _spoken(principal: Principal, exchange: Exchange) -> Awaitable[Speech]:
+    asked = exchange.asked
+    scope = asked.prompt_cache_key or ""
+    return language.speak(principal, asked.model, exchange.generates, stream=asked.stream, scope=scope)
 
 
-async def _whole(request: http.Request, speech: Speech) -> dict[int, list[Tokens]]:
-    try:
-        return await language.while_there(request, speech.whole())
-    finally:
-        speech.close()
+async def _whole(request: http.Request, principal: Principal, exchange: Exchange) -> http.Answer:
+    async def said() -> http.Answer:
+        speech = await _spoken(principal, exchange)
+        try:
+            document = exchange.answer(await speech.whole(), speech.ends)
+        finally:
+            speech.close()
+        return http.Answer.of(200, document, headers(request, speech.call))
+
+    return await language.while_there(request, said())
 
 
 async def _streamed(
     request: http.Request,
-    speech: Speech,
-    pieces: AsyncGenerator[bytes],
+    principal: Principal,
+    exchange: Exchange,
+    written: Callable[[Speech], AsyncGenerator[bytes]],
     *,
     usage: Callable[[Usage], bytes] | None = None,
     failed: Callable[[StrongroomError, Usage], bytes] | None = None,
 ) -> http.Answer:
     """The first piece is there before the head goes out, so that what is refused has its own status."""
-    try:
-        first = await language.while_there(request, anext(pieces))
-    except BaseException:
-        speech.close()
-        raise
+
+    async def begun() -> tuple[Speech, AsyncGenerator[bytes], bytes]:
+        speech = await _spoken(principal, exchange)
+        pieces = written(speech)
+        try:
+            return speech, pieces, await anext(pieces)
+        except BaseException:
+            speech.close()
+            raise
+
+    speech, pieces, first = await language.while_there(request, begun())
 
     async def all_of_it() -> AsyncGenerator[bytes]:
         try:
@@ -198,50 +162,7 @@ async def _streamed(
         finally:
             speech.close()
 
-    return http.Stream(all_of_it(), STREAM, _timing(request))
-
-
-def _answer(request: http.Request, document: dict[str, Any]) -> http.Answer:
-    return http.Answer.of(200, document, _timing(request))
-
-
-def _timing(request: http.Request) -> Headers:
-    return [(b"openai-processing-ms", b"%d" % (1000 * (perf_counter() - request.began)))]
-
-
-def _no_tools(served: Served) -> Invalid:
-    message = f"cannot be given to {served.name!r}: its chat template knows no tools"
-    hint = "set tool_choice to 'required' or to a function, which every model can follow"
-    return Invalid.all([FieldError("/tools", "tools_unsupported", message, hint)])
-
-
-# --- whole answers ---
-
-
-def _sorted(speech: Speech) -> list[Done]:
-    return sorted(speech.ends, key=lambda end: end.index)
-
-
-def _told(head: Head, speech: Speech) -> Head:
-    """With the fingerprint, which comes with the end."""
-    return Head(head.id, head.created, head.model, speech.ends[0].fingerprint)
-
-
-def _chat_choice(end: Done, parts: list[Tokens], with_logprobs: bool, forced: bool, free: bool) -> Choice:
-    text = "".join([part.text for part in parts])
-    logprobs: list[Logprob] | None = [one for part in parts for one in part.logprobs] if with_logprobs else None
-    found: list[ToolCall] = []
-    if forced:
-        found = calls.forced(text)
-        text = "" if found else text
-    elif free:
-        text, found = calls.free(text)
-    finish: Finish = "tool_calls" if found else _finish(end)
-    return Choice(end.index, text, finish, logprobs, found)
-
-
-def _finish(end: Done) -> Finish:
-    return "length" if end.reason == "length" else "stop"
+    return http.Stream(all_of_it(), STREAM, headers(request, speech.call))
 
 
 # --- streams ---
@@ -254,7 +175,7 @@ async def _chat_text(speech: Speech, chunks: ChatChunks, n: int) -> AsyncGenerat
         opening = None
         for part in parts:
             if isinstance(part, Done):
-                pieces.append(chunks.last(part.index, _finish(part)))
+                pieces.append(chunks.last(part.index, finish_of(part)))
             elif part.logprobs:
                 pieces.append(chunks.text_with(part.index, part.text, part.logprobs))
             else:
@@ -272,7 +193,7 @@ async def _chat_calls(speech: Speech, chunks: ChatChunks, n: int) -> AsyncGenera
         for part in parts:
             call = coming[part.index]
             if isinstance(part, Done):
-                pieces.append(chunks.last(part.index, _finish(part) if part.reason == "length" else "tool_calls"))
+                pieces.append(chunks.last(part.index, finish_of(part) if part.reason == "length" else "tool_calls"))
                 continue
             was_named = call.name is not None
             text = call.add(part.text)
@@ -306,7 +227,7 @@ async def _chat_free(speech: Speech, chunks: ChatChunks, n: int) -> AsyncGenerat
             for number, call in enumerate(found):
                 pieces.append(chunks.call(index, number, call.id, call.name))
                 pieces.append(chunks.arguments(index, number, call.arguments))
-            pieces.append(chunks.last(index, "tool_calls" if found else _finish(part)))
+            pieces.append(chunks.last(index, "tool_calls" if found else finish_of(part)))
         yield b"".join(pieces)
 
 
@@ -327,7 +248,7 @@ async def _completion_text(speech: Speech, chunks: CompletionChunks, n: int) -> 
         pieces = []
         for part in parts:
             if isinstance(part, Done):
-                pieces.append(chunks.last(part.index, _finish(part)))
+                pieces.append(chunks.last(part.index, finish_of(part)))
                 continue
             if part.logprobs:
                 pieces.append(chunks.text_with(part.index, part.text, part.logprobs, offsets[part.index]))

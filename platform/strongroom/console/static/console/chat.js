@@ -1,15 +1,16 @@
 "use strict";
-// The chat box of a language model: a conversation by the route that callers use, each answer as it comes.
+// The chat box of a language model: a conversation by the route that callers use, each answer as it comes; or of two
+// beside each other, each with its own conversation, both asked the same.
 //
-// `messages` is what the next request sends; it is kept nowhere else. What failed before a word came is taken out of
-// it, and goes back into the box. Stopping closes the connection, which ends the work on the server.
+// A conversation's messages are what its next request sends; they are kept nowhere else. What failed before a word came
+// is taken out of them; where nobody answered a word, it goes back into the box. Stopping closes the connections, which
+// ends the work on the server.
 const chat = document.getElementById("chat");
 const chats = chat.dataset.chats === "yes";
-const [turns, say, sending, stopping, settings] = ["turns", "say", "send", "stop", "settings"].map(name => chat.querySelector(`[data-${name}]`));
+const [say, sending, stopping, settings] = ["say", "send", "stop", "settings"].map(name => chat.querySelector(`[data-${name}]`));
 const said = chat.querySelector("#said");
 const ROUTE = chats ? "/v1/chat/completions" : "/v1/completions";
-let messages = [];
-let going = null;  // what aborts the answer that comes
+let going = null;  // what aborts the answers that come
 
 // --- what is asked
 
@@ -47,18 +48,16 @@ function format() {
   return { type: "json_schema", json_schema: { name: "answer", schema } };
 }
 
-// A field that is undefined is not sent: the model's default counts.
-function request(text) {
-  const system = chats ? setting("system").value.trim() : "";
-  const opening = system ? [{ role: "system", content: system }] : [];
+// What is asked of every model alike. A field that is undefined is not sent: the model's default counts.
+function settled() {
   return {
-    model: chat.dataset.model, stream: true, stream_options: { include_usage: true },
+    stream: true, stream_options: { include_usage: true },
     temperature: figure("temperature", Number.isFinite, "a number"),
     top_p: figure("top_p", Number.isFinite, "a number"),
     max_tokens: figure("max_tokens", Number.isSafeInteger, "a whole number"),
     seed: figure("seed", Number.isSafeInteger, "a whole number"),
     stop: stops(),
-    ...(chats ? { messages: [...opening, ...messages, { role: "user", content: text }], response_format: format() } : { prompt: text }),
+    response_format: chats ? format() : undefined,
   };
 }
 
@@ -72,11 +71,11 @@ function complain(name, message) {
   place.append(told);
 }
 
-// The request, or null where a setting cannot be sent; it is told at its place.
-function readable(text) {
+// The settings, or null where one cannot be sent; it is told at its place.
+function readable() {
   for (const place of chat.querySelectorAll(".sr-wrong")) complain(place.dataset.field, "");
   try {
-    return request(text);
+    return settled();
   } catch (error) {
     if (!(error instanceof Wrong)) throw error;
     settings.open = true;
@@ -104,8 +103,9 @@ async function* chunks(response) {
 }
 
 class Answer {
-  constructor() {
-    this.part = turn(chat.dataset.model, "");
+  constructor(talk) {
+    this.talk = talk;
+    this.part = talk.turn(talk.model, "");
     this.text = this.part.querySelector(".sr-said").firstChild;
     this.part.setAttribute("aria-busy", "true");  // read out once it is whole, not piece by piece
     this.began = performance.now();
@@ -121,13 +121,13 @@ class Answer {
     if (!piece) return;
     this.last = performance.now();
     this.first ??= this.last;
-    follow(() => this.text.appendData(piece));
+    this.talk.follow(() => this.text.appendData(piece));
   }
 
   end(looks, note) {
     this.part.setAttribute("aria-busy", "false");
     const facts = [note, this.tokens(), this.first && `first token ${Math.round(this.first - this.began)} ms`, this.rate()];
-    follow(() => this.part.append(element("p", looks, facts.filter(fact => fact).join(" · "))));
+    this.talk.follow(() => this.part.append(element("p", looks, facts.filter(fact => fact).join(" · "))));
   }
 
   tokens() {
@@ -142,43 +142,74 @@ class Answer {
   }
 }
 
-function turn(name, text) {
-  const part = element("article", "sr-turn"), content = element("div", "sr-said");
-  content.append(document.createTextNode(text));
-  part.append(element("b", "", name), content);
-  follow(() => turns.append(part), true);
-  return part;
+// --- a conversation with one model
+
+class Talk {
+  constructor(turns) {
+    this.turns = turns;
+    this.model = turns.dataset.model;
+    this.messages = [];
+  }
+
+  turn(name, text) {
+    const part = element("article", "sr-turn"), content = element("div", "sr-said");
+    content.append(document.createTextNode(text));
+    part.append(element("b", "", name), content);
+    this.follow(() => this.turns.append(part), true);
+    return part;
+  }
+
+  // The conversation's end stays in sight, unless somebody scrolled up.
+  follow(change, always = false) {
+    const follows = always || this.turns.scrollHeight - this.turns.scrollTop - this.turns.clientHeight < 48;
+    change();
+    if (follows) this.turns.scrollTop = this.turns.scrollHeight;
+  }
+
+  request(text) {
+    if (!chats) return { model: this.model, prompt: text };
+    const system = setting("system").value.trim(), opening = system ? [{ role: "system", content: system }] : [];
+    return { model: this.model, messages: [...opening, ...this.messages, { role: "user", content: text }] };
+  }
+
+  // Whether a word came, or it was forgotten meanwhile.
+  async exchange(text, wanted) {
+    const spoken = this.messages;
+    this.turn("You", text).classList.add("sr-you");
+    const answer = new Answer(this);
+    if (wanted.response_format) answer.part.classList.add("sr-exact");
+    try {
+      const asking = asked(chat, ROUTE, { ...this.request(text), ...wanted }, going.signal);
+      for await (const chunk of chunks(await asking)) answer.take(chunk);
+      answer.end("sr-told", answer.reason === "length" ? "cut off at max tokens" : null);
+    } catch (error) {
+      if (error.name === "AbortError") answer.end("sr-told", "stopped");
+      else if (error instanceof Failed) answer.end("sr-note sr-bad", error.message);
+      else throw error;
+    }
+    if (answer.first) spoken.push({ role: "user", content: text }, { role: "assistant", content: answer.text.data });
+    return Boolean(answer.first) || spoken !== this.messages;
+  }
+
+  forget() {
+    this.messages = [];
+    this.turns.replaceChildren();
+  }
 }
 
-// The conversation's end stays in sight, unless somebody scrolled up.
-function follow(change, always = false) {
-  const follows = always || turns.scrollHeight - turns.scrollTop - turns.clientHeight < 48;
-  change();
-  if (follows) turns.scrollTop = turns.scrollHeight;
-}
-
-// --- a conversation
+const talks = [...chat.querySelectorAll("[data-turns]")].map(turns => new Talk(turns));
 
 async function exchange(text) {
-  const wanted = readable(text), spoken = messages;
+  const wanted = readable();
   if (!wanted) return;
-  turn("You", text).classList.add("sr-you");
   said.value = "";
-  const answer = new Answer();
-  if (wanted.response_format) answer.part.classList.add("sr-exact");
   begin();
   try {
-    for await (const chunk of chunks(await asked(chat, ROUTE, wanted, going.signal))) answer.take(chunk);
-    answer.end("sr-told", answer.reason === "length" ? "cut off at max tokens" : null);
-  } catch (error) {
-    if (error.name === "AbortError") answer.end("sr-told", "stopped");
-    else if (error instanceof Failed) answer.end("sr-note sr-bad", error.message);
-    else throw error;
+    const came = await Promise.all(talks.map(talk => talk.exchange(text, wanted)));
+    if (!came.includes(true) && !said.value) said.value = text;
   } finally {
     over();
   }
-  if (answer.first) spoken.push({ role: "user", content: text }, { role: "assistant", content: answer.text.data });
-  else if (spoken === messages && !said.value) said.value = text;
 }
 
 function begin() {
@@ -206,7 +237,7 @@ function abort() {
 say.addEventListener("submit", event => {
   event.preventDefault();
   const text = said.value.trim();
-  if (text && !going) exchange(text);
+  if (text && !going && talks.length) exchange(text);
 });
 said.addEventListener("keydown", event => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -217,8 +248,7 @@ chat.addEventListener("keydown", event => { if (event.key === "Escape") abort();
 stopping.addEventListener("click", abort);
 chat.querySelector("[data-new]").addEventListener("click", () => {
   abort();
-  messages = [];
-  turns.replaceChildren();
+  for (const talk of talks) talk.forget();
   said.focus();
 });
 setting("schema")?.addEventListener("change", () => {

@@ -27,6 +27,8 @@ const BELONGS = [
   ["optimizer", ["sgd"], ["momentum"]],
   ["task", ["generation"], ["weights"]],
   ["task", ["classification"], ["classes"]],
+  ["format", ["", "csv", "npz", "images"], ["target", "modality"]],
+  ["method", ["dpo"], ["beta"]],
   ["version", ["language"], ["context_tokens", "share"]],
   ["version", ["arrays", ""], ["max_batch", "top_k", "decimals", "scores"]],
 ];

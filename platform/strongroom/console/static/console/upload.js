@@ -8,7 +8,7 @@ input.hasChangeListener = true;  // else unfold, once all is loaded, looks for a
 const sending = form.querySelector("[data-sending]");
 const failed = form.querySelector("[data-failed]");
 const isModel = Boolean(form.elements.model);
-const FORMATS = isModel ? { onnx: "onnx", gguf: "gguf" } : { csv: "csv", npz: "npz", zip: "images" };
+const FORMATS = isModel ? { onnx: "onnx", gguf: "gguf" } : { csv: "csv", npz: "npz", zip: "images", jsonl: "chat-jsonl" };
 const ZIPPED = ["onnx-zip", "safetensors-zip"];  // a zip's name does not say which
 
 function chosen() {
@@ -19,6 +19,7 @@ function chosen() {
   const name = form.elements.name || form.elements.model;
   if (!name.value) name.value = plain(file.name);
   if (isModel) guess(ending(file));
+  else if (FORMATS[ending(file)]) choose(form.elements.format, FORMATS[ending(file)]);
 }
 
 function ending(file) {
@@ -29,8 +30,12 @@ function ending(file) {
 function guess(kind) {
   const { format, task } = form.elements;
   if (kind !== "zip" || !ZIPPED.includes(format.value)) format.value = FORMATS[kind] || "";
-  if (kind === "gguf") task.value = "generation";
-  task.dispatchEvent(new Event("change", { bubbles: true }));
+  choose(task, kind === "gguf" ? "generation" : task.value);
+}
+
+function choose(select, value) {
+  select.value = value;
+  select.dispatchEvent(new Event("change", { bubbles: true }));
 }
 
 function plain(fileName) {

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections, connections
 
+from strongroom.files import services as files
 from strongroom.idempotency import services as idempotency
 from strongroom.jobs.sweep import Sweeper
 from strongroom.vault import services as vault
@@ -27,7 +28,9 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        sweeper = Sweeper((HOUR, vault.collect_orphans), (MINUTE, idempotency.forget_expired))
+        sweeper = Sweeper(
+            (HOUR, vault.collect_orphans), (MINUTE, idempotency.forget_expired), (MINUTE, files.forget_expired)
+        )
         while not stop.wait(TICK_SECONDS):
             close_old_connections()
             try:

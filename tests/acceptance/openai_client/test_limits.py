@@ -1,0 +1,79 @@
+"""What is left is told in OpenAI's headers, what is used up in its errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from openai import OpenAI, RateLimitError
+
+from tests.journeys import Journey
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ASKED: Any = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
+
+
+def budgeted(house: Journey, tokens: int, **options: Any) -> OpenAI:
+    """A client of alpha with a key of its own, whose budget every process knows."""
+    made = house.post("/api/v1/keys", {"name": "budgeted", "scopes": ["predict"]}).json
+    assert house.call("PUT", f"/api/v1/budgets/{made['id']}", {"tokens": tokens} | options).status == 200
+    time.sleep(1)
+    return OpenAI(api_key=made["secret"], base_url=f"{house.node.url}/v1", timeout=60, max_retries=0)
+
+
+def until_refused(ask: Callable[[], Any]) -> tuple[int, RateLimitError]:
+    """The tokens used by then."""
+    used = 0
+    while True:
+        try:
+            used += ask().usage.total_tokens
+        except RateLimitError as error:
+            return used, error
+
+
+def left(raw: Any) -> tuple[int, int]:
+    return int(raw.headers["x-ratelimit-limit-tokens"]), int(raw.headers["x-ratelimit-remaining-tokens"])
+
+
+def test_the_tokens_that_are_left_go_down_by_what_was_used(house: Journey) -> None:
+    with budgeted(house, 5000, period="day") as client:
+        client.chat.completions.create(**ASKED)
+        first = client.chat.completions.with_raw_response.create(**ASKED)
+        second = client.chat.completions.with_raw_response.create(**ASKED)
+        assert left(first)[0] == left(second)[0] == 5000
+        usage = first.parse().usage
+        assert usage is not None
+        assert left(first)[1] - left(second)[1] == usage.total_tokens > 0
+        assert second.headers["x-ratelimit-reset-tokens"].endswith("s")
+
+
+def test_who_has_no_limit_is_told_of_none(client: OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(**ASKED)
+    assert not [name for name in raw.headers if name.startswith("x-ratelimit")]
+
+
+def test_embeddings_are_paid_for_by_the_budget(house: Journey) -> None:
+    with budgeted(house, 200) as client:
+        ask = partial(client.embeddings.create, model="minilm", input="A cat sits on the mat.")
+        used, refused = until_refused(ask)
+        assert refused.code == "insufficient_quota"
+        assert 100 < used <= 200
+
+
+def test_a_rate_is_told(house: Journey) -> None:
+    versions = [{"model": "smollm2", "version": 1}]
+    document = {"name": "slowly", "versions": versions, "limits": {"requests_per_second": 4}}
+    assert house.post("/api/v1/deployments", document).status == 202
+    house.ready("alpha", "slowly")
+    try:
+        with OpenAI(api_key=house.keys["alpha"], base_url=f"{house.node.url}/v1", max_retries=0) as client:
+            raw = client.chat.completions.with_raw_response.create(**ASKED | {"model": "slowly"})
+        limit, remaining = (int(raw.headers[f"x-ratelimit-{what}-requests"]) for what in ("limit", "remaining"))
+        assert 0 <= remaining < limit == 4
+        assert raw.headers["x-ratelimit-reset-requests"].endswith("s")
+    finally:
+        assert house.delete("/api/v1/deployments/slowly").status == 202
