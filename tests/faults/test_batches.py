@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 CHAT = "/v1/chat/completions"
 ENDED = ("completed", "failed", "cancelled", "expired")
 BOUNDARY = "batch-boundary"
-LINES = 400
+LINES = 2000
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +141,14 @@ def _is_cell(pid: int) -> bool:
 
 def test_a_key_that_is_revoked_asks_nothing_more(house: Journey) -> None:
     made = house.post("/api/v1/keys", {"name": "ends", "scopes": ["predict"]}).json
-    id = begun(house, 4000, key=made["secret"])
+    id = begun(house, 6000, key=made["secret"])
     under_way(house, id)
     assert house.call("DELETE", f"/api/v1/keys/{made['id']}").status == 204
     done = ended(house, id)
     assert done["status"] == "completed"
     total, completed, failed = (done["request_counts"][name] for name in ("total", "completed", "failed"))
-    assert total == completed + failed == 4000
-    assert 20 <= completed < 4000
+    assert total == completed + failed == 6000
+    assert 20 <= completed < 6000
     refused = read(house, done["error_file_id"])
     assert {one["response"]["status_code"] for one in refused} == {401}
     assert {one["response"]["body"]["error"]["code"] for one in refused} == {"invalid_api_key"}
@@ -156,15 +156,15 @@ def test_a_key_that_is_revoked_asks_nothing_more(house: Journey) -> None:
 
 def test_the_window_closes_on_what_was_not_answered_by_then(house: Journey) -> None:
     house.node.stop("worker")
-    id = begun(house, 4000)
+    id = begun(house, 6000)
     house.shell("alpha", _AGED.format(job=str(ids.parse("batch", id)), left=6))
     house.node.start("worker")
     done = ended(house, id)
     assert done["status"] == "expired", (done, house.logs())
     assert done["expired_at"] is not None
     counts = done["request_counts"]
-    assert counts["completed"] + counts["failed"] == counts["total"] == 4000
-    assert 0 < counts["completed"] < 4000
+    assert counts["completed"] + counts["failed"] == counts["total"] == 6000
+    assert 0 < counts["completed"] < 6000
     assert len(read(house, done["output_file_id"])) == counts["completed"]
     assert {one["error"]["code"] for one in read(house, done["error_file_id"])} == {"batch_expired"}
 
@@ -178,7 +178,7 @@ Job.objects.filter(id={job!r}).update(created_at=timezone.now() - timedelta(hour
 
 
 def test_a_batch_is_cancelled_within_a_second_or_two(house: Journey) -> None:
-    id = begun(house, 4000)
+    id = begun(house, 6000)
     under_way(house, id)
     began = time.monotonic()
     assert house.post(f"/v1/batches/{id}/cancel").status == 200
@@ -190,7 +190,7 @@ def test_a_batch_is_cancelled_within_a_second_or_two(house: Journey) -> None:
 
 def test_a_deployment_that_stops_answers_the_rest_with_its_absence(house: Journey) -> None:
     """The last of this file: nothing is served any more."""
-    id = begun(house, 4000)
+    id = begun(house, 6000)
     under_way(house, id)
     assert house.call("DELETE", "/api/v1/deployments/tiny").status in (202, 204)
     done = ended(house, id)

@@ -77,16 +77,16 @@ def find(secret: str) -> Principal:
 def maker(kind: str, id: UUID | None) -> Principal:
     """Who made a row, with the rights that it has now, for work that goes on without it. In the tenant's scope.
 
-    Unauthenticated where the key was revoked or has expired, or the person is no member any more.
+    Unauthenticated where the key was revoked or has expired, the person is no member, or the tenant is not active.
     """
     if kind == "key":
         key = ApiKey.objects.select_related("tenant").filter(id=id or UUID(int=0)).first()
-        if key is not None and _is_live(key):
+        if key is not None and _is_live(key) and key.tenant.state == TenantState.ACTIVE:
             return _principal_of_key(key)
         raise Unauthenticated("the API key that asked for this was revoked or has expired", code="key_invalid")
     if kind == "member":
         member = Member.objects.select_related("tenant").filter(id=id or UUID(int=0), user__is_active=True).first()
-        if member is not None:
+        if member is not None and member.tenant.state == TenantState.ACTIVE:
             return principal_of(member)
         raise Unauthenticated("who asked for this is no member of the tenant any more", code="key_invalid")
     return Principal(kind=kind, id=id or UUID(int=0), tenant_id=scope.tenant_id(), scopes=scope_table.ALL)

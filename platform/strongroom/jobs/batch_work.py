@@ -9,7 +9,6 @@ end is kept. Knows no sockets and no documents of OpenAI's but the lines.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import time
@@ -18,12 +17,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO, cast
 
-import orjson
 from django.db import DatabaseError, InterfaceError
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
-from sealing import SealWriter
 from strongroom import ids
 from strongroom.access import services as access
 from strongroom.access.generations import GENERATIONS
@@ -35,6 +32,7 @@ from strongroom.files import services as files
 from strongroom.files.models import File
 from strongroom.jobs import batches, endings
 from strongroom.jobs.asking import EMBEDDINGS, Answer, Asker
+from strongroom.jobs.batch_output import Output, line_of
 from strongroom.jobs.cells import cells, served
 from strongroom.jobs.endings import Failure
 from strongroom.jobs.lease import Lease, Want
@@ -42,7 +40,6 @@ from strongroom.jobs.lines import Broken, Line, Survey, lines, survey
 from strongroom.jobs.models import Attempt, Batch, Event, Job
 from strongroom.jobs.moves import write
 from strongroom.openai import errors
-from strongroom.openai.answers import fresh
 from strongroom.tenants import scope
 from strongroom.tenants.actor import Actor
 from strongroom.vault import services as vault
@@ -69,7 +66,7 @@ def work(job: Job, attempt: Attempt, lease: Lease) -> None:
         spec, reader = job.spec, vault.reader(artefact)
     try:
         with reader:
-            Attempting(job, lease, spec, reader).run()
+            BatchAttempt(job, lease, spec, reader).run()
     finally:
         _flush_all()
 
@@ -85,37 +82,7 @@ def _flush_all() -> None:
         logger.warning("usage waits in memory: the database answers %s", type(error).__name__)
 
 
-class Output:
-    """A file of JSON Lines on its way: sealed as it is written, published once there is something in it."""
-
-    def __init__(self, draft: vault.Draft) -> None:
-        self._draft = draft
-        self._writer: SealWriter | None = None
-        self._sha256 = hashlib.sha256()
-        self.lines = self.size_bytes = 0
-
-    def add(self, line: dict[str, Any]) -> None:
-        written = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-        if self._writer is None:
-            self._writer = self._draft.writer()
-        self._writer.write(written)
-        self._sha256.update(written)
-        self.lines += 1
-        self.size_bytes += len(written)
-
-    def publish(self, filename: str, expires_at: datetime | None) -> files.Sealed | None:
-        if self._writer is None:
-            return None
-        self._writer.close()
-        self._draft.publish()
-        return files.Sealed(self._draft, filename, self.size_bytes, self._sha256.hexdigest(), expires_at)
-
-    def discard(self) -> None:
-        """What has no row by then."""
-        self._draft.abort()
-
-
-class Attempting:
+class BatchAttempt:
     """Made and run by one thread."""
 
     def __init__(self, job: Job, lease: Lease, spec: dict[str, Any], reader: vault.StoredReader) -> None:
@@ -230,9 +197,9 @@ class Attempting:
             if one is None:
                 return False
             if isinstance(one, Broken):
-                bad.add(_line(one.custom_id, error=(one.code, one.problem()["message"])))
+                bad.add(line_of(one.custom_id, error=(one.code, one.problem()["message"])))
             elif self._has_expired:
-                bad.add(_line(one.custom_id, error=EXPIRED))
+                bad.add(line_of(one.custom_id, error=EXPIRED))
             else:
                 asked[asker.ask(one.body)] = one
         return True
@@ -248,10 +215,10 @@ class Attempting:
 
     def _take(self, line: Line, future: Future[Answer], good: Output, bad: Output) -> None:
         if future.cancelled():
-            bad.add(_line(line.custom_id, error=EXPIRED))
+            bad.add(line_of(line.custom_id, error=EXPIRED))
             return
         answer = future.result()
-        (good if answer.status == 200 else bad).add(_line(line.custom_id, answer))
+        (good if answer.status == 200 else bad).add(line_of(line.custom_id, answer))
 
     # --- meanwhile
 
@@ -348,13 +315,3 @@ class Attempting:
                 endings.cancel(self._job)
             else:
                 endings.hand_back(self._job, outcome="drained")
-
-
-def _line(custom_id: str | None, answer: Answer | None = None, error: tuple[str, str] | None = None) -> dict[str, Any]:
-    """A line of either file, as OpenAI writes it."""
-    response = None
-    if answer is not None:
-        body = orjson.Fragment(answer.body)
-        response = {"status_code": answer.status, "request_id": ids.fresh("req"), "body": body}
-    said = None if error is None else {"code": error[0], "message": error[1]}
-    return {"id": fresh("batch_req"), "custom_id": custom_id, "response": response, "error": said}
