@@ -39,7 +39,7 @@ class Engine(threading.Thread):
         super().__init__(name="language", daemon=True)
         self.weights = weights
         self.context = weights.context(sequences=slots, cells=cells, chunk=min(CHUNK, cells), threads=threads)
-        self.scheduler = Scheduler(self.context, weights.vocabulary)
+        self.scheduler = Scheduler(self.context, weights.vocabulary, weights.kept_tokens)
         self._loop, self._deliver = loop, deliver
         self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self._ended = False

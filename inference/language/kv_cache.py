@@ -1,8 +1,10 @@
 """Whose keys and values lie where: slots, the tokens that each holds, and how many cells are left.
 
-A slot keeps what a sequence left behind until it is needed, so that the next one with the same beginning (and the same
-key: adapter and principal) computes only what differs. Beginnings are shared without a copy, so cells are counted here
-one by one, as llama.cpp counts them. Knows tokens and numbers; the context is told what to forget and share.
+A slot keeps what a sequence left behind, so that the next one with the same beginning (and the same key: adapter and
+principal) computes only what differs. Each step looks past whatever is kept, so only so much is; but the last one is,
+whatever its length, since a conversation that goes on is the usual case. Beginnings are shared without a copy, so cells
+are counted here one by one, as llama.cpp counts them. Knows tokens and numbers; the context is told what to forget and
+share.
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ class Slot:
 class KvCache:
     """All slots of a context. One thread's."""
 
-    def __init__(self, memory: Memory, slots: int, cells: int) -> None:
-        self._memory = memory
+    def __init__(self, memory: Memory, slots: int, cells: int, kept: int | None = None) -> None:
+        """`kept`: how many tokens idle slots keep; None: as many as there is room for."""
+        self._memory, self._kept = memory, cells if kept is None else kept
         self._slots = [Slot(number) for number in range(slots)]
         self._free: list[int] = list(range(cells))
         self._users = np.zeros(cells, dtype=np.int32)
@@ -94,9 +97,15 @@ class KvCache:
         slot.tokens.extend(tokens)
 
     def release(self, slot: Slot) -> None:
-        """The sequence is out; what it left is kept while there is room."""
+        """The sequence is out; what it left is kept, and what is too much then is forgotten, the oldest first."""
         slot.running = False
         slot.used = next(self._clock)
+        kept = self._held()
+        most = int(kept.sum()) + self._kept
+        for one in sorted((one for one in self._slots if not one.running and one.tokens), key=lambda one: -one.used):
+            kept[np.frombuffer(one.cells, dtype=np.int32)] = True
+            if one is not slot and int(kept.sum()) > most:
+                self._truncate(one, 0)
 
     def make_room(self, count: int) -> bool:
         """Forgets what idle slots hold, the longest unused first, until so many cells are free."""

@@ -95,9 +95,9 @@ class Event:
 class Scheduler:
     """All sequences of one context."""
 
-    def __init__(self, context: Context, vocabulary: Vocabulary) -> None:
+    def __init__(self, context: Context, vocabulary: Vocabulary, kept: int | None = None) -> None:
         self._context, self._vocabulary = context, vocabulary
-        self.cache = KvCache(context, context.sequences, context.cells)
+        self.cache = KvCache(context, context.sequences, context.cells, kept)
         self._lanes: Lanes[Sequence] = Lanes()
         self._running: list[Sequence] = []
         self._adapters: dict[str, Any] = {"": None}

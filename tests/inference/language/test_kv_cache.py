@@ -193,6 +193,27 @@ class TestWhichSlot:
         assert cache.free == 64 - 30 - 1
         assert list(first.tokens) == list(range(30))
 
+    def test_what_is_kept_is_bounded_but_for_the_last_one(self) -> None:
+        cache = KvCache(Memory(64), 4, 64, kept=24)
+        slots = []
+        for begin in (100, 200, 300):
+            slot, _ = self.run(cache, range(begin, begin + 12))
+            cache.release(slot)
+            slots.append(slot)
+        assert [len(slot.tokens) for slot in slots] == [0, 12, 12]
+        running, _ = self.run(cache, range(400, 410))
+        long, _ = self.run(cache, range(500, 530))
+        cache.release(long)
+        assert [len(slot.tokens) for slot in (running, long)] == [10, 30]
+        assert cache.free == 64 - 40
+
+    def test_a_beginning_that_several_keep_counts_once(self) -> None:
+        cache = KvCache(Memory(64), 4, 64, kept=24)
+        slots = [self.run(cache, [*range(20), 100 + end])[0] for end in range(3)]
+        for slot in slots:
+            cache.release(slot)
+        assert [len(slot.tokens) for slot in slots] == [21, 21, 21]
+
     def test_a_beginning_is_shared_with_one_that_still_runs(self) -> None:
         cache = self.cache()
         first, _ = self.run(cache, range(30))

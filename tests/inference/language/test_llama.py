@@ -53,6 +53,7 @@ def test_facts_of_the_file_are_read_whole(small: Weights) -> None:
     assert small.metadata("tokenizer.chat_template") == tiny.TEMPLATE
     assert small.metadata("llama.block_count") == "2"
     assert small.metadata("no.such.key") is None
+    assert small.kept_tokens == 256
     assert small.kv_bytes_a_token == 2 * 2 * 2 * 2 * 16
 
 
