@@ -39,19 +39,31 @@ class Base:
     def __init__(self, weights: Weights, room: Room, loop: Any, *, on_end: Callable[[], object]) -> None:
         self.weights, self.room, self.loop = weights, room, loop
         self.vocabulary = weights.vocabulary
-        try:
-            self.wording = Wording(weights.vocabulary, weights.metadata("tokenizer.chat_template"))
-        except TemplateRefused as refusal:
-            raise LoadFailed(f"the chat template was refused: {refusal.message}") from None
-        self.engine = Engine(weights, loop, _deliver, slots=room.slots, cells=room.cells, threads=room.threads)
-        self.context_length = min(weights.context_length, self.engine.context.cells)
         self.text = ThreadPoolExecutor(1, "text")  # templates, tokens and grammars
+        wording = self.text.submit(Wording, weights.vocabulary, weights.metadata("tokenizer.chat_template"))
+        try:
+            self.engine = Engine(weights, loop, _deliver, slots=room.slots, cells=room.cells, threads=room.threads)
+            self.wording = self._worded(wording)
+        except BaseException:
+            self.text.shutdown(wait=False)
+            raise
+        self.context_length = min(weights.context_length, self.engine.context.cells)
         self._grammars: Grammars | None = None
         self._users = 1
         self._lock = threading.Lock()  # guards _users
         self._on_end = on_end
         self._attached: dict[str, int] = {}  # adapters, and by how many deployments; the engine's thread's
         self.engine.start()
+
+    def _worded(self, wording: Future[Wording]) -> Wording:
+        """Read beside the engine's making, which takes longer."""
+        try:
+            return wording.result()
+        except BaseException as failure:
+            self.engine.context.free()
+            if isinstance(failure, TemplateRefused):
+                raise LoadFailed(f"the chat template was refused: {failure.message}") from None
+            raise
 
     def enter(self) -> bool:
         """One deployment more; False where the last one has just left."""
