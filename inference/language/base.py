@@ -120,6 +120,6 @@ class Base:
 
 
 def _deliver(events: list[Event]) -> None:
-    """What a step made, to whoever asked; frames of one link go out in one write."""
+    """What the last steps made, to whoever asked; frames of one link go out in one write."""
     for event in events:
         event.sequence.owner.model.deliver(event)

@@ -27,7 +27,7 @@ Order = Callable[[], None]
 
 
 class Engine(threading.Thread):
-    """One language model that computes. Its public methods are for the event loop's thread."""
+    """One language model that computes. Its public methods may be called from any thread."""
 
     def __init__(
         self,

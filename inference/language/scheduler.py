@@ -105,7 +105,6 @@ class Scheduler:
         self._hungry: dict[Hashable, int] = {}  # lanes that wait without a slot, since which step
         self.computed = False
         self.steps = self.tokens_in = self.tokens_out = 0
-        self.decode_seconds = 0.0
 
     @property
     def waiting(self) -> int:
@@ -290,10 +289,8 @@ class Scheduler:
         return True
 
     def _compute(self, rows: list[Sequence]) -> list[Event]:
-        started = time.monotonic()
         self.tokens_in += self._context.filled
         logits = self._context.decode()
-        self.decode_seconds += time.monotonic() - started
         if not rows:
             return []
         chosen = choose([sequence.sampler for sequence in rows], logits)

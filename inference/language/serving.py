@@ -225,7 +225,7 @@ class LanguageModel:
         self._leave(size)
 
     def deliver(self, event: Event) -> None:
-        """What a step made of one of this deployment's sequences."""
+        """What came of one of this deployment's sequences."""
         generation: Generation = event.sequence.owner
         if event.end is not None:
             generation.left -= 1

@@ -1,26 +1,19 @@
 """A request's words → the model's tokens: the chat template applied, or a prompt as it is.
 
-What a caller says stays words: text like <|im_end|> never becomes the token of that name, so nobody writes another's
-turn. While the template is rendered, other letters stand in for those of a control token's text that a caller says; so
-where such a text is found in what comes out, it is the template's own. Where a template puts one together from pieces
-of what is said, all brackets, bars and the like that a caller says are stood in for. Template and messages are hostile
-input (chat bounds what they may cost). Knows no sampling.
+What a caller says stays words (chat.Marks): text like <|im_end|> never becomes the token of that name, so nobody writes
+another's turn. Template and messages are hostile input (chat bounds what they may cost). Knows no sampling.
 """
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from chat import Template, TemplateRefused
+from chat import Marks, Template, TemplateRefused
 from inference.errors import InputRefused
 from inference.language.llama import Vocabulary
 from inference.language.requests import Generate, check_one_of
-
-STAND_INS: Final = 0x10F000  # the last letters for private use: one for each letter of the control tokens' texts
-DEEPEST: Final = 64  # of messages; chat refuses what is nested deeper
 
 
 class Wording:
@@ -29,13 +22,7 @@ class Wording:
     def __init__(self, vocabulary: Vocabulary, template: str | None) -> None:
         self._vocabulary = vocabulary
         self._controls = _controls(vocabulary)
-        longest_first = sorted(self._controls, key=len, reverse=True)
-        self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
-        letters = sorted({letter for text in self._controls for letter in text})
-        self._stand_ins = {ord(letter): chr(STAND_INS + place) for place, letter in enumerate(letters)}
-        self._signs = {ord(letter): self._stand_ins[ord(letter)] for letter in letters if _is_sign(letter)}
-        self._private = {ord(letter): "\ufffd" for letter in self._stand_ins.values()}
-        self._own = {ord(letter): chr(place) for place, letter in self._stand_ins.items()}
+        self._marks = Marks(self._controls)
         bos, eos = (vocabulary.text_of(token) if token >= 0 else "" for token in (vocabulary.bos, vocabulary.eos))
         self.template = None if template is None else Template(template, bos=bos, eos=eos)
 
@@ -55,26 +42,18 @@ class Wording:
     def _chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> array[int]:
         if self.template is None:
             raise InputRefused("/messages", "chat_template", "cannot be taken: the model has no chat template")
-        said = self._guarded([messages, tools], {})
-        strictly = self._guarded(said, self._signs)
+        template = self.template
         try:
-            parts = self._parts(self.template.render(said[0], tools=said[1]))
-            if strictly != said:
-                strict = self._parts(self.template.render(strictly[0], tools=strictly[1]))
-                parts = parts if parts[1::2] == strict[1::2] else strict
+            text, _ = self._marks.rendered(lambda said: template.render(said[0], tools=said[1]), [messages, tools])
         except TemplateRefused as refusal:
             raise InputRefused("/messages", refusal.code, refusal.message, refusal.hint) from None
         tokens = array("i")
-        for place, part in enumerate(parts):
+        for place, part in enumerate(self._marks.parts(text)):
             if place % 2:
                 tokens.append(self._controls[part])
             elif part:
-                tokens += self._vocabulary.tokens(part.translate(self._own), special=False)
+                tokens += self._vocabulary.tokens(self._marks.words(part), special=False)
         return self._begun(tokens)
-
-    def _parts(self, text: str) -> list[str]:
-        """Text, control token, text, control token, …, text."""
-        return [text] if self._control is None else self._control.split(text)
 
     def _begun(self, tokens: array[int]) -> array[int]:
         bos = self._vocabulary.bos
@@ -82,31 +61,8 @@ class Wording:
             tokens.insert(0, bos)
         return tokens
 
-    def _guarded(self, value: Any, signs: Mapping[int, str], depth: int = DEEPEST + 2) -> Any:
-        """A copy in which other letters stand in for the texts of control tokens, or also for all of these signs."""
-        if isinstance(value, str):
-            return value.translate(signs) if signs else self._without_controls(value)
-        if depth and isinstance(value, Mapping):
-            return {
-                self._guarded(key, signs, 0): self._guarded(inner, signs, depth - 1) for key, inner in value.items()
-            }
-        if depth and isinstance(value, list | tuple):
-            return [self._guarded(inner, signs, depth - 1) for inner in value]
-        return value
-
-    def _without_controls(self, said: str) -> str:
-        if self._control is None:
-            return said
-        said = said.translate(self._private)
-        return self._control.sub(lambda found: found[0].translate(self._stand_ins), said)
-
 
 def _controls(vocabulary: Vocabulary) -> dict[str, int]:
     """The tokens that text becomes in a template only."""
     found = {vocabulary.text_of(token): token for token in range(vocabulary.size) if vocabulary.is_special(token)}
     return {text: token for text, token in found.items() if text}
-
-
-def _is_sign(letter: str) -> bool:
-    """No letter of which the names of fields and roles are made."""
-    return not (letter.isalnum() or letter.isspace() or letter == "_")

@@ -6,7 +6,8 @@ rendering end soon, in bounded memory, in a text or in a TemplateRefused. Ordina
 """
 
 from chat.errors import TemplateRefused
+from chat.marks import Marks
 from chat.rendering import Limits
 from chat.template import Template
 
-__all__ = ["Limits", "Template", "TemplateRefused"]
+__all__ = ["Limits", "Marks", "Template", "TemplateRefused"]

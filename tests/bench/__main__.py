@@ -19,12 +19,13 @@ ON_A_NODE = frozenset({"serving", "jobs", "keys", "language", "embeddings", "gat
 
 
 def main(parts: list[str]) -> None:
+    load = os.getloadavg()[0]
     figures: list[Figure] = []
     for figure in _figures(parts or list(PARTS)):
         figures.append(figure)
         print(report.table([figure]).splitlines()[1], flush=True)
     cores = len(os.sched_getaffinity(0))
-    told = f"{cores} cores, as many web processes; load before {os.getloadavg()[2]:.1f}; client on the same cores"
+    told = f"{cores} cores, as many web processes; load before {load:.1f}; client on the same cores"
     print(f"\n{report.table(figures)}\n\n{told}")
     report.write(figures, Path("bench.json"))
 

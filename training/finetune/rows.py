@@ -15,8 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from chat import TemplateRefused
-from chat.marks import Marks
+from chat import Marks, TemplateRefused
 from training.data.chat_jsonl import Conversation, Message, Preference, digest
 from training.errors import DatasetContradictsSpec
 from training.finetune.base import Base, BaseUnsuitable

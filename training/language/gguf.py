@@ -41,7 +41,7 @@ MOST_WEIGHTS = 2**48
 _CHUNK = 2**18
 _AGAIN = "write the file again with llama.cpp's own tools"
 _FOREIGN = {
-    b"PK\x03\x04": "it is a zip: a folder of safetensors is taken in as the format safetensors",
+    b"PK\x03\x04": "it is a zip: a folder of safetensors is taken in as the format safetensors-zip",
     b"\x80": "it is a pickle, which is never opened; convert the model to GGUF or safetensors",
     b"ggjt": "it is llama.cpp's format before GGUF; convert it again",
     b"FUGG": "it is big-endian; convert it on a little-endian machine",

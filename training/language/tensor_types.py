@@ -21,10 +21,6 @@ class TensorType:
     block: int
     block_bytes: int
 
-    @property
-    def is_plain(self) -> bool:
-        return self.block == 1
-
     def row_bytes(self, width: int) -> int:
         if width % self.block:
             raise ValueError(f"{width} weights are no whole blocks of {self.block}")

@@ -1,4 +1,4 @@
-"""The two numbers that tell a process to reload: `principals` and `deployments`, read every 0.3 s.
+"""The numbers that tell a process to reload: `principals`, `deployments` and `budgets`, read every 0.3 s.
 
 Each change raises its number in its own transaction (models.Generation.bump). A process with an event loop starts the
 thread (`start`); one without (tests, commands) reads in passing, whenever a caller finds the last look older than 0.3 s

@@ -29,7 +29,7 @@ class ApiKey(Owned, Made):
 
 
 class Generation(models.Model):
-    """`principals` and `deployments`: bumped in the transaction of a change, polled by every process each 0.3 s."""
+    """`principals`, `deployments`, `budgets`: bumped in a change's transaction, polled by every process each 0.3 s."""
 
     name = models.CharField(max_length=20, primary_key=True)
     value = models.BigIntegerField(default=0)

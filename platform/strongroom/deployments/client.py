@@ -1,4 +1,4 @@
-"""The edge's side of a cell's socket: one connection per cell, many requests in flight on it, answers in any order.
+"""The askers' side of a cell's socket: one connection per cell, many requests in flight on it, answers in any order.
 
     engines = Engines(home)
     answer = await engines.infer(tenant, "digits", version_id, inputs={"image": array}, deadline_ms=30_000)

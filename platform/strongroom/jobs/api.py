@@ -159,7 +159,7 @@ class JobsView(ResourceView):
         responses={202: Job, 200: DryRun},
     )
     def post(self, request: Any) -> Response:
-        """Submits a training or an import; with `dry_run` only says what would run."""
+        """Submits a training, a fine-tuning or an import; with `dry_run` only says what would run."""
         plan = services.validate(request.data)
         services.check_rights(request.principal, plan.document)
         if self.query["dry_run"]:

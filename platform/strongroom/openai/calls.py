@@ -19,7 +19,7 @@ _ARGUMENTS = '"arguments":'
 
 
 def forced(text: str) -> list[ToolCall]:
-    """The one call; where the tokens ran out, its arguments are no whole JSON. None where not even its name came."""
+    """The one call; where the tokens ran out, its arguments are no whole JSON. No call where not even its name came."""
     if (call := _call(text)) is not None:
         return [call]
     begun = Forced()

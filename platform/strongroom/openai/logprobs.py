@@ -6,7 +6,6 @@ has no number for (a token that cannot come, or that nothing came before) is -99
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +32,7 @@ def _finite(logprob: float) -> float:
 
 
 def of_completion(entries: Sequence[Logprob], offset: int = 0) -> dict[str, Any]:
-    """`offset`: the characters of the choice before these tokens. With `echo` the first token's is NaN: then null."""
+    """`offset`: the characters of the choice before these tokens."""
     tokens = [_text(entry.text) for entry in entries]
     offsets = []
     for entry in entries:
@@ -41,7 +40,7 @@ def of_completion(entries: Sequence[Logprob], offset: int = 0) -> dict[str, Any]
         offset += len(entry.text.decode("utf-8", "replace"))
     return {
         "tokens": tokens,
-        "token_logprobs": [None if math.isnan(entry.logprob) else _finite(entry.logprob) for entry in entries],
+        "token_logprobs": [_finite(entry.logprob) for entry in entries],
         "top_logprobs": [_top(entry) for entry in entries] if any(entry.top for entry in entries) else None,
         "text_offset": offsets,
     }

@@ -1,6 +1,6 @@
 """sentence-transformers over the same folder: `python embed.py FOLDER THREADS`, one list of texts a line of stdin.
 
-Answers the seconds that `encode` took, as one a line.
+Answers the seconds that `encode` took and how the first vector begins, a line each.
 """
 
 from __future__ import annotations

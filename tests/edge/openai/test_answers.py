@@ -13,7 +13,7 @@ from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion
 
 from inference.language.requests import Done, Logprob
-from strongroom.openai import answers, logprobs
+from strongroom.openai import answers
 from strongroom.openai.answers import Choice, Head, ToolCall, Usage
 from tests.edge.openai.oracle import answering, fits
 
@@ -76,16 +76,6 @@ def test_a_completion_is_the_sdks() -> None:
     assert told.token_logprobs == [-0.5, -9999.0]
     assert told.text_offset == [0, 3]
     assert told.top_logprobs == [{" hi": -0.5, "bytes:\\xe2\\x82": -2.0}, {"bytes:\\xe2\\x82": -1.0}]
-
-
-def test_the_first_token_of_an_echo_has_no_log_probability() -> None:
-    told = logprobs.of_completion([Logprob(1, b"a", math.nan), Logprob(2, b"b", -1.0)], offset=10)
-    assert told == {
-        "tokens": ["a", "b"],
-        "token_logprobs": [None, -1.0],
-        "top_logprobs": None,
-        "text_offset": [10, 11],
-    }
 
 
 def test_usage_is_the_sum_of_all_ends() -> None:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chat.marks import STAND_INS
 from inference.errors import InputRefused
 from inference.language.llama import Vocabulary, Weights
 from inference.language.requests import Generate
-from inference.language.wording import STAND_INS, Wording
+from inference.language.wording import Wording
 from tests.depth import examples
 from tests.inference.language import tiny
 
