@@ -80,6 +80,16 @@ def test_a_withdrawn_model_is_not_listed_adopted_or_loaded_any_more(acme: Deposi
         rows.order(wanted(globex, "base"))
 
 
+def test_a_model_that_is_published_again_is_there_for_its_adopters_again(acme: Deposit, globex: Deposit) -> None:
+    language(acme)
+    for public in (True, False, True):
+        acme.api.call("PATCH", "/api/v1/models/llm/versions/1", {"public": public})
+        if public:
+            globex.api.post("/api/v1/models/base/adopt", {"public": f"{acme.name}/llm@1"})
+    assert len(globex.api.get("/api/v1/catalogue").json()["data"]) == 1
+    rows.order(wanted(globex, "base")).forget()
+
+
 def test_a_deleted_model_is_no_longer_public(acme: Deposit, globex: Deposit) -> None:
     language(acme)
     acme.api.call("PATCH", "/api/v1/models/llm/versions/1", PUBLIC)

@@ -34,7 +34,7 @@ FAULTS = {
         "train or import it again, switch to that version, and tell the operator",
     ),
     "expired": ("the model or its keys were destroyed", "deploy another version"),
-    "not_found": ("the model version was deleted", "deploy another version"),
+    "not_found": ("the model version was deleted, or its owner withdrew it", "deploy another version"),
     "load_killed": ("loading the model ended its process, twice", "the model may need more memory than a cell has"),
 }
 LIVE = (State.LOADING, State.READY, State.FAILED)

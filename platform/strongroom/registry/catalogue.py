@@ -1,7 +1,7 @@
 """Public models: published by their owner, listed for every tenant, adopted as a version of one's own registry.
 
 An adopted version has no artefact: the agent opens the owner's. Withdrawing ends new loads; what is loaded serves on
-until it is loaded again.
+until it is loaded again. Published again, it is there for its adopters again.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ def publish(actor: Actor, version: ModelVersion) -> None:
     if version.format != "gguf":
         raise Invalid.field("/public", "can be true for language models only", code="not_implemented")
     if is_public(version):
+        return
+    withdrawn = PublicModel.objects.filter(version_id=version.id).order_by("-withdrawn_at").first()
+    if withdrawn is not None:  # those who adopted it then have it again
+        withdrawn.withdrawn_at = None
+        withdrawn.save(update_fields=["withdrawn_at"])
+        record(actor, "model.publish", "model_version", version.id)
         return
     PublicModel.objects.create(
         owner_id=scope.tenant_id(),

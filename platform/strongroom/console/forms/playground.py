@@ -16,8 +16,8 @@ class ChatForm(forms.Form):
     """The fields of POST /v1/chat/completions that the chat box sends, by their names; empty: the model's default."""
 
     system = long_text("System prompt", rows=2)
-    temperature = number("Temperature", min_value=0, max_value=2, help="0: the likeliest word.")
-    top_p = number("Top p", min_value=0, max_value=1)
+    temperature = number("Temperature", initial=0.2, min_value=0, max_value=2, help="0: the likeliest word.")
+    top_p = number("Top p", initial=0.9, min_value=0, max_value=1)
     max_tokens = whole("Max tokens", initial=512, min_value=1, help="Empty: to the context's end.")
     seed = whole("Seed", help="The same seed draws alike.")
     stop = long_text("Stop at", rows=2, help=r"A text a line; \n stands for a new line.")

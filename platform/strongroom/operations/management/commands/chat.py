@@ -11,6 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from strongroom.operations.client import Client, Refused
 
+SAMPLING = {"temperature": 0.2, "top_p": 0.9, "max_tokens": 512}  # a small model babbles at temperature 1
+
 
 class Command(BaseCommand):
     help = "Chat with a deployed language model; an empty line ends it."
@@ -30,8 +32,10 @@ class Command(BaseCommand):
             messages.append({"role": "user", "content": line})
             try:
                 messages.append({"role": "assistant", "content": self.answer(api, name, messages)})
-            except (OSError, Refused) as error:
+            except Refused as error:
                 raise CommandError(str(error)) from None
+            except OSError as error:
+                raise CommandError(f"nothing answers at {demo['url']}: run make language ({error})") from None
 
     def line(self) -> str:
         try:
@@ -40,10 +44,15 @@ class Command(BaseCommand):
             return ""
 
     def answer(self, api: Client, name: str, messages: list[dict[str, str]]) -> str:
+        """Ctrl-C ends the answer, not the conversation."""
         said = ""
-        for piece in api.stream("/v1/chat/completions", {"model": name, "messages": messages, "stream": True}):
-            said += piece
-            self.stdout.write(piece, ending="")
-            self.stdout.flush()
+        asked = {"model": name, "messages": messages, "stream": True} | SAMPLING
+        try:
+            for piece in api.stream("/v1/chat/completions", asked):
+                said += piece
+                self.stdout.write(piece, ending="")
+                self.stdout.flush()
+        except KeyboardInterrupt:
+            pass
         self.stdout.write("")
         return said
