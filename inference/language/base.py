@@ -7,11 +7,14 @@ runs on the loop's.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from chat import TemplateRefused
 from inference.errors import LoadFailed
@@ -22,6 +25,9 @@ from inference.language.scheduler import Event
 from inference.language.wording import Wording
 
 ATTACH_SECONDS: Final = 60.0
+TEXT_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 1.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class Base:
             raise
         self.context_length = min(weights.context_length, self.engine.context.cells)
         self._grammars: Grammars | None = None
+        self._preparing, self._watched = 0, False
+        self._since: float | None = None  # the text thread has been at one request; its own
         self._users = 1
         self._lock = threading.Lock()  # guards _users
         self._on_end = on_end
@@ -111,6 +119,36 @@ class Base:
                 self.weights.free_adapter(self.engine.scheduler.detach(name))
 
         self.engine.order(detach)
+
+    def in_text(self, call: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """The call in the text thread, one after the other; on the loop. Templates and grammars are bounded: where one
+        goes on all the same, this cell ends, and the next one begins without it."""
+        self._preparing += 1
+        if not self._watched:
+            self._watched = True
+            self.loop.call_later(LOOK_SECONDS, self._watch)
+        task: asyncio.Future[T] = self.loop.run_in_executor(self.text, self._timed, call, *arguments)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, _: object) -> None:
+        self._preparing -= 1
+
+    def _timed(self, call: Callable[..., T], *arguments: Any) -> T:
+        self._since = time.monotonic()
+        try:
+            return call(*arguments)
+        finally:
+            self._since = None
+
+    def _watch(self) -> None:
+        since = self._since
+        if since is not None and time.monotonic() - since > TEXT_SECONDS:
+            os.write(2, f"cell {os.getpid()}: a text took over {TEXT_SECONDS:g} s to prepare\n".encode())
+            os._exit(1)
+        self._watched = self._preparing > 0
+        if self._watched:
+            self.loop.call_later(LOOK_SECONDS, self._watch)
 
     def grammars(self) -> Grammars:
         """Made at the first use (a tenth of a second); in the text thread."""

@@ -8,6 +8,7 @@ comes upon a limit only while tokens are chosen fails there.
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from decimal import Decimal
 from typing import Any, Final
@@ -21,9 +22,10 @@ from inference.language.closed import closed
 from inference.language.llama import Vocabulary
 from inference.language.requests import Constraint
 
-KEPT: Final = 64  # compiled grammars a model
+KEPT: Final = 16  # compiled grammars a model, each of up to 50 MB
 COMPACT: Final[Any] = {"whitespace_flexible": False}  # a small model would fill the answer with line ends
 MESSAGE_CHARACTERS: Final = 300
+MEETING_PATTERNS: Final = 2
 LARGEST_MULTIPLE: Final = 100_000  # of the last decimal place: the automaton grows with it, to 600 MB at 1,234,567
 
 
@@ -116,7 +118,7 @@ def grammar_of(constraint: Constraint) -> str:
     schema: Any = {"type": "object"} if constraint.kind == "json_object" else json.loads(constraint.text)
     if constraint.kind == "tool":
         schema = call_schema(schema)
-    _check_multiples(schema)
+    _check_work(schema)
     grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(closed(schema)), overrides=COMPACT)
     return grammar
 
@@ -141,17 +143,29 @@ def call_schema(tools: list[dict[str, Any]]) -> dict[str, Any]:
     return calls[0] if len(calls) == 1 else {"anyOf": calls}
 
 
-def _check_multiples(schema: Any) -> None:
-    waiting = [schema]
+def _check_work(schema: Any) -> None:
+    """ValueError for what would take the compiler gigabytes: it knows no limit there. Automata add up where they stand
+    apart, and multiply where two may hold of one value."""
+    steps: list[float] = []
+    patterns, meets, waiting = 0, False, [schema]
     while waiting:
         found = waiting.pop()
         if isinstance(found, dict):
             multiple = found.get("multipleOf")
-            if isinstance(multiple, int | float) and _steps(multiple) > LARGEST_MULTIPLE:
-                raise ValueError(f"multipleOf is {multiple}, {LARGEST_MULTIPLE} steps are the most")
+            if isinstance(multiple, int | float):
+                steps.append(_steps(multiple))
+                if steps[-1] > LARGEST_MULTIPLE:
+                    raise ValueError(f"multipleOf is {multiple}, {LARGEST_MULTIPLE} steps are the most")
+            patterns += isinstance(found.get("pattern"), str)
+            meets = meets or "allOf" in found or ("$ref" in found and len(found) > 1)
             waiting += found.values()
         elif isinstance(found, list):
             waiting += found
+    together = math.prod(steps) if meets else sum(steps)
+    if together > LARGEST_MULTIPLE:
+        raise ValueError(f"{len(steps)} multipleOf take {together:g} steps together, {LARGEST_MULTIPLE} are the most")
+    if meets and patterns > MEETING_PATTERNS:
+        raise ValueError(f"beside allOf or $ref there are {patterns} patterns, {MEETING_PATTERNS} are the most")
 
 
 def _steps(multiple: float) -> float:

@@ -93,18 +93,14 @@ class LanguageModel:
         generation = Generation(link, frame.request, self, bool(fields.get("stream")), len(frame.body), flow)
         deadline = now + frame.deadline_ms / 1000 if frame.deadline_ms else math.inf
         link.generating[frame.request] = generation
-        task = self._base.loop.run_in_executor(
-            self._base.text, self._prepared, generation, bytes(frame.body), fields, deadline
-        )
+        task = self._base.in_text(self._prepared, generation, bytes(frame.body), fields, deadline)
         task.add_done_callback(lambda done: self._begin(generation, done))
 
     def count(self, link: Link, frame: Frame) -> None:
         """How many tokens the prompt has, so that a budget can be reserved before the work."""
         body = bytes(frame.body)
         self._enter(len(body))
-        task = self._base.loop.run_in_executor(
-            self._base.text, lambda: len(self._base.wording.tokens(Generate.from_json(body)))
-        )
+        task = self._base.in_text(lambda: len(self._base.wording.tokens(Generate.from_json(body))))
         task.add_done_callback(lambda done: self._counted(link, frame.request, len(body), done))
 
     def cancel(self, generation: Generation) -> None:

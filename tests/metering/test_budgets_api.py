@@ -41,6 +41,14 @@ def test_the_tenants_budget_is_set_read_changed_and_removed(acme: Deposit) -> No
         assert acme.api.call(method, TENANT).json()["code"] == "not_found"
 
 
+def test_a_rotated_keys_budget_is_the_new_ones(acme: Deposit) -> None:
+    made = acme.api.post("/api/v1/keys", {"name": "budgeted", "scopes": ["predict"]}).json()
+    budget = put(acme.api, f"/api/v1/budgets/{made['id']}", {"tokens": 10})
+    rotated = acme.api.post(f"/api/v1/keys/{made['id']}/rotate", {}).json()
+    assert acme.api.get(f"/api/v1/budgets/{rotated['id']}").json() == budget | {"subject": rotated["id"]}
+    assert acme.api.get(f"/api/v1/budgets/{made['id']}").status_code == 404
+
+
 def test_a_keys_budget_is_its_own(acme: Deposit) -> None:
     key = key_of(acme)
     path = f"/api/v1/budgets/{key}"

@@ -8,7 +8,7 @@ Knows nothing of HTTP; sessions are in sessions.py.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
@@ -125,6 +125,9 @@ def principal_of(member: Member) -> Principal:
     )
 
 
+_on_rotate: list[Callable[[UUID, UUID], None]] = []
+
+
 @dataclass(frozen=True, slots=True)
 class NewKey:
     """A key and its secret, which is in no place but this one."""
@@ -167,7 +170,15 @@ def rotate(maker: Principal, key_id: UUID) -> NewKey:
     wish.check_maker(maker)
     if not _end(maker.actor, old):
         raise Invalid.field("", "is the rotation of a key that is revoked", code="key_ended", hint="create a new key")
-    return _issue(maker.actor, wish, "key.rotated", replaces=str(old.id))
+    made = _issue(maker.actor, wish, "key.rotated", replaces=str(old.id))
+    for moved in _on_rotate:
+        moved(old.id, made.key.id)
+    return made
+
+
+def on_rotate(moved: Callable[[UUID, UUID], None]) -> None:
+    """Registers what a higher room moves from the old key to the new, in the rotation's transaction."""
+    _on_rotate.append(moved)
 
 
 def create_for_owner(owner: Member, name: str) -> tuple[ApiKey, str]:

@@ -191,7 +191,7 @@ class BatchAttempt:
         of = asker.served
         most = AT_ONCE if of.concurrency is None else max(1, min(AT_ONCE, of.concurrency))
         for _ in range(BROKEN_AT_ONCE):
-            if len(asked) >= most or not self._may_ask(of):
+            if len(asked) >= most or not self._may_ask(asker.principal, of):
                 return True
             one = next(waiting, None)
             if one is None:
@@ -204,11 +204,13 @@ class BatchAttempt:
                 asked[asker.ask(one.body)] = one
         return True
 
-    def _may_ask(self, of: Served) -> bool:
-        if of.requests_per_second is None or self._has_expired:
+    def _may_ask(self, principal: Principal, of: Served) -> bool:
+        if self._has_expired:
             return True
         try:
-            RATES.take(of.deployment_id, of.requests_per_second, "the deployment's")
+            principal.take_request()
+            if of.requests_per_second is not None:
+                RATES.take(of.deployment_id, of.requests_per_second, "the deployment's")
         except LimitReached:
             return False
         return True

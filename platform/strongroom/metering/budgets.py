@@ -61,6 +61,12 @@ def put(actor: Actor, key_id: UUID | None, *, tokens: int, period: str | None) -
     return budgets().get(id=row.id)
 
 
+def move(old_key_id: UUID, new_key_id: UUID) -> None:
+    """A key was rotated: its budget, and what is spent of it, are the new one's."""
+    if Budget.objects.filter(principal_id=old_key_id).update(principal_id=new_key_id):
+        Generation.bump(GENERATION)
+
+
 def remove(actor: Actor, key_id: UUID | None) -> None:
     """NotFound."""
     row = find(key_id)

@@ -246,6 +246,19 @@ class TestRefusals:
             ({"type": "string", "pattern": "^(ab?){5,300}$", "maxLength": 3000, "minLength": 500}, ""),
             ({"type": "integer", "multipleOf": 1_234_567}, "multipleOf is 1234567"),
             ({"items": {"anyOf": [{"type": "number", "multipleOf": 12345.678}]}}, "multipleOf is 12345.678"),
+            ({"type": "integer", "allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}, "together"),
+            (
+                {"$ref": "#/$defs/a", "multipleOf": 9967, "$defs": {"a": {"type": "integer", "multipleOf": 9973}}},
+                "together",
+            ),
+            (
+                {
+                    "type": "object",
+                    "properties": {f"p{n}": {"type": "integer", "multipleOf": 99_000 + n} for n in range(40)},
+                },
+                "together",
+            ),
+            ({"type": "string", "allOf": [{"pattern": f"(a|b)*a(a|b){{{n}}}"} for n in range(10, 40)]}, "30 patterns"),
             ("[" * 5000, ""),
             ("{", ""),
             ("7", ""),

@@ -360,6 +360,16 @@ class TestLoading:
         assert not weights_mapped(roomy)
         edge.close()
 
+    def test_a_cell_that_prepares_one_text_without_end_ends(self, zygote: Zygote, sockets: Path) -> None:
+        cell = zygote.fork(sockets / f"language-{next(_numbers)}.sock", memory_bytes=MEMORY)
+        assert words.load(cell, tiny.gguf()).fields()["loaded"]
+        endless = 'start: %json {"type":"integer","allOf":[{"multipleOf":9973},{"multipleOf":9967}]}'
+        edge = cell.connect()
+        ask(edge, Generate(prompt=PROMPT, sampling=greedy(5, constraint=Constraint("grammar", endless))))
+        assert zygote.packet() == {"type": "ended", "pid": cell.pid, "code": 1}
+        edge.close()
+        cell.agent.close()
+
     def test_a_base_that_many_want_at_once_is_loaded_once(self, roomy: Cell) -> None:
         base = tiny.gguf()
         for seed in range(6):

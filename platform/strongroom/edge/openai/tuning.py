@@ -102,7 +102,7 @@ def _checked(principal: Principal, asked: TuningRequest) -> watch.Row:
 
 def _submitted(principal: Principal, asked: TuningRequest) -> resources.Json:
     with scope.tenant(principal.tenant_id):
-        version, base = _readable(asked.training_file), _base(asked.model)
+        version, base = _readable(asked.training_file), _base(principal, asked.model)
         document = asked.document((base.model.name, base.number), (version.dataset.name, version.number))
         try:
             plan = jobs.validate(document)
@@ -121,11 +121,12 @@ def _readable(text_id: str) -> DatasetVersion:
     return version
 
 
-def _base(name: str) -> ModelVersion:
+def _base(principal: Principal, name: str) -> ModelVersion:
     """Of a deployment, as `/v1/models` lists them, what it serves; else a model of the registry, `name` or `name@1`."""
     row = deployments.live().filter(name=name).first() if "\0" not in name else None
     traffic = None if row is None else row.traffic.select_related("version__model").first()
     if traffic is not None:
+        principal.require_model(name)
         return traffic.version
     model, at, number = name.partition("@")
     try:
