@@ -190,7 +190,7 @@ def test_from_a_file_to_a_conversation(running: Node, tenant: Tenant, chromium: 
     assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "user"]
     assert sent["messages"][1]["content"] == first
     assert (sent["temperature"], sent["max_tokens"]) == (0, 80)
-    assert {"top_p", "seed", "stop", "response_format"}.isdisjoint(sent)
+    assert {"seed", "stop", "response_format"}.isdisjoint(sent)
     shot(chromium, "chat-desktop")
 
     assert chromium.outside(running.url) == []
