@@ -13,7 +13,7 @@ from typing import Final, cast
 from uuid import UUID
 
 from inference.errors import LoadFailed, ModelCorrupt
-from inference.language.base import Base, Room
+from inference.language.base_model import Base, Room
 from inference.language.interface import LanguageInterface
 from inference.language.llama import Weights
 from inference.language.serving import LanguageModel

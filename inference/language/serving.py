@@ -21,7 +21,7 @@ import llama_cpp
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from inference.errors import InferenceError, InputRefused, ModelUnknown, ProtocolError, QueueFull
-from inference.language.base import Base
+from inference.language.base_model import Base
 from inference.language.interface import LanguageInterface
 from inference.language.requests import Generate, Logprob
 from inference.language.sampling import Sampler

@@ -34,7 +34,7 @@ def loading(file: Path) -> Iterator[Figure]:
     """`file` is plain; the cell gets the same bytes, sealed."""
     content = file.read_bytes()
     sealed, plain = [], []
-    with tempfile.TemporaryDirectory() as folder, Zygote() as zygote:
+    with tempfile.TemporaryDirectory() as folder, Zygote() as zygote:  # of sockets: no weights lie in it
         for number in range(TIMES):
             cell = zygote.fork(Path(folder) / f"{number}.sock", memory_bytes=4 << 30)
             batching = {"max_batch": 32, "context_tokens": CELLS}

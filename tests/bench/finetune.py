@@ -21,7 +21,7 @@ from tests.training.finetune.given import data, facts, spec
 from tests.training.finetune.runs import Witness
 from tests.training.language.making import sealed, smollm2
 from training.data.chat_jsonl import Conversations
-from training.finetune.base import Base, open_base
+from training.finetune.base_model import Base, open_base
 from training.finetune.llama import Llama, Weights
 from training.finetune.loop import Tuning
 from training.finetune.lora import NAMES, Adapter

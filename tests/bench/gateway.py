@@ -64,7 +64,7 @@ def _wait_for(log: Path) -> None:
     ends = time.monotonic() + 20
     while b"listens" not in log.read_bytes():
         assert time.monotonic() < ends, log.read_text()
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks, until the deadline above
 
 
 def litellm(folder: Path, workers: int) -> float:

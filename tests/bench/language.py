@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -156,10 +156,11 @@ def through(face: Face, streams: int, seed: int) -> Run:
         heard: list[Heard] = [key.data for key in selector.get_map().values()]
         while selector.get_map():
             for key, _ in selector.select():
-                data = key.fileobj.recv(1 << 16)  # type: ignore[union-attr]  # a socket
+                connection = cast(socket.socket, key.fileobj)
+                data = connection.recv(1 << 16)
                 if not data:
-                    selector.unregister(key.fileobj)
-                    key.fileobj.close()  # type: ignore[union-attr]
+                    selector.unregister(connection)
+                    connection.close()
                 elif not key.data.has_begun and face.mark in data:
                     key.data.has_begun = True
                     first.append(time.perf_counter())

@@ -87,7 +87,7 @@ class Key:
     def set(self, **budget: Any) -> None:
         """Known to every process when it returns."""
         assert self.house.call("PUT", self.path, budget).status == 200
-        time.sleep(1)
+        time.sleep(1)  # a process hears of it within a second; a refusal says to come back after one
 
     @property
     def budget(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Key:
         code = json.loads(body)["error"]["code"]
         with self.lock:
             self.refusals.append(f"{status} {code}")
-        time.sleep(0.2)
+        time.sleep(0.2)  # as a client that was refused, or between two looks
 
     def until_it_is_exhausted(self) -> None:
         """Large requests, then small ones, until both are refused for good."""
@@ -161,7 +161,7 @@ class Key:
                 if answer.status != 200:
                     assert (answer.status, answer.json["error"]["code"]) == (429, "rate_limit_exceeded"), answer.body
                     assert answer.headers["retry-after"] == "1"
-                    time.sleep(1)
+                    time.sleep(1)  # a process hears of it within a second; a refusal says to come back after one
                 assert time.monotonic() < ends, self.budget
             assert (answer.status, answer.headers["x-should-retry"]) == (429, "false")
 
@@ -175,7 +175,7 @@ def quiet(key: Key) -> dict[str, Any]:
     ends = time.monotonic() + 45
     while (budget := key.budget)["reserved"]:
         assert time.monotonic() < ends, budget
-        time.sleep(0.2)
+        time.sleep(0.2)  # as a client that was refused, or between two looks
     time.sleep(2.5)  # the usage, too
     return key.budget
 
@@ -194,7 +194,7 @@ def test_many_streams_and_a_killed_process_spend_the_budget_and_no_more(house: H
     for caller in callers:
         caller.start()
     while key.made < (0.2 + 0.01 * time_number) * BUDGET:
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks at what the callers count
     os.kill(servers(house.node)[0], signal.SIGKILL)
     for caller in callers:
         caller.join()
@@ -225,7 +225,7 @@ def test_two_budgets_hold_the_narrower_one(house: House) -> None:
     key = Key.of(house, tokens=50_000)
     house.call("PUT", "/api/v1/budgets/tenant", {"tokens": 300, "period": "day"})
     try:
-        time.sleep(1)
+        time.sleep(1)  # a process hears of it within a second; a refusal says to come back after one
         while key.ask(SHORT, 8).status == 200:
             pass
         answer = key.ask(SHORT, 8)
@@ -244,7 +244,7 @@ def test_another_number_holds_in_every_process_within_a_second(house: House) -> 
     key.set(tokens=10)
     assert {key.ask(SHORT, 4).status for _ in range(20)} == {429}
     assert house.call("DELETE", key.path).status == 204
-    time.sleep(1)
+    time.sleep(1)  # a process hears of it within a second; a refusal says to come back after one
     assert {key.ask(SHORT, 4).status for _ in range(20)} == {200}
 
 

@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from training.finetune.base import Base, Look
+from training.finetune.base_model import Base, Look
 from training.finetune.llama import Llama, Ragged, Weights
 from training.finetune.lora import Adapter
 from training.finetune.rows import Example

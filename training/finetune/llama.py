@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from training.finetune.base import Base, Look
+from training.finetune.base_model import Base, Look
 from training.finetune.lora import Adapter, projected
 from training.language.weights import dequantized
 

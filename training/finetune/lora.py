@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.finetune.base import Look
+from training.finetune.base_model import Look
 from training.language import gguf
 from training.language.gguf import Field, Tensor
 from training.language.memory_file import MemoryFile

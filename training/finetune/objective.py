@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
-from training.finetune.base import Look
+from training.finetune.base_model import Look
 from training.finetune.llama import Llama, Ragged
 from training.finetune.rows import Example
 

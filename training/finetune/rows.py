@@ -18,7 +18,7 @@ from typing import Protocol
 from chat import Marks, TemplateRefused
 from training.data.chat_jsonl import Conversation, Message, Preference, digest
 from training.errors import DatasetContradictsSpec
-from training.finetune.base import Base, BaseUnsuitable
+from training.finetune.base_model import Base, BaseUnsuitable
 from training.language.tokenizer import adds_begin
 
 NOW = datetime(2024, 7, 26, tzinfo=UTC)  # for templates that write the date: the same rows are the same tokens any day

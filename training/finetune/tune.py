@@ -16,7 +16,7 @@ from training import checkpoint
 from training.data.chat_jsonl import Conversations
 from training.errors import Cancelled, DatasetContradictsSpec, Drained, JobError
 from training.finetune import lora
-from training.finetune.base import Base, open_base
+from training.finetune.base_model import Base, open_base
 from training.finetune.gate import Proof, prove
 from training.finetune.llama import Llama, Weights
 from training.finetune.loop import PIECE_TOKENS, Tuning

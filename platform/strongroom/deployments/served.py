@@ -53,6 +53,10 @@ class Served:
             title="The model takes words, not arrays",
         )
 
+    def check_speaks(self) -> None:
+        """Invalid where it is a model of arrays."""
+        _ = self.language
+
     @property
     def language(self) -> LanguageInterface:
         """Of a language model; Invalid where it is a model of arrays."""

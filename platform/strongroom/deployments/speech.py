@@ -215,7 +215,7 @@ class Speaker:
         reserved: Reservation | None = None
         try:
             served, principal = call.served, call.principal
-            served.language  # noqa: B018  # Invalid where it is no language model
+            served.check_speaks()
             asked = read(served)
             reserved = await self._reserved(call, asked)
             for generate in asked:

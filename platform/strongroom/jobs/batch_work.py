@@ -77,7 +77,7 @@ def _flush_all() -> None:
         for _ in range(FLUSHES):
             if not cells().flush():
                 return
-            time.sleep(0.01)
+            time.sleep(0.01)  # what one flush was told, the loop takes in before the next
     except DatabaseError as error:
         logger.warning("usage waits in memory: the database answers %s", type(error).__name__)
 
@@ -116,7 +116,7 @@ class BatchAttempt:
         try:
             principal, of = self._maker(str(found.model)), served(self._job.tenant_id, str(found.model))
             if self._endpoint != EMBEDDINGS:
-                of.language  # noqa: B018  # Invalid where it is no language model
+                of.check_speaks()
         except StrongroomError as error:
             if error.status >= 500:
                 raise

@@ -48,7 +48,7 @@ def ended(client: OpenAI, batch: Batch, seconds: float = 120) -> Batch:
     ends = time.monotonic() + seconds
     while (found := client.batches.retrieve(batch.id)).status not in ENDED:
         assert time.monotonic() < ends, found
-        time.sleep(0.1)
+        time.sleep(0.1)  # between two polls, as a client does
     return found
 
 

@@ -60,7 +60,7 @@ def until(client: OpenAI, id: str, holds: Callable[[FineTuningJob], bool], secon
     ends = time.monotonic() + seconds
     while not holds(job := client.fine_tuning.jobs.retrieve(id)):
         assert time.monotonic() < ends, job
-        time.sleep(0.1)
+        time.sleep(0.1)  # between two polls, as a client does
     return job
 
 

@@ -21,7 +21,7 @@ def budgeted(house: Journey, tokens: int, **options: Any) -> OpenAI:
     """A client of alpha with a key of its own, whose budget every process knows."""
     made = house.post("/api/v1/keys", {"name": "budgeted", "scopes": ["predict"]}).json
     assert house.call("PUT", f"/api/v1/budgets/{made['id']}", {"tokens": tokens} | options).status == 200
-    time.sleep(1)
+    time.sleep(1)  # a process hears of it within a second, and nothing tells when
     return OpenAI(api_key=made["secret"], base_url=f"{house.node.url}/v1", timeout=60, max_retries=0)
 
 

@@ -40,4 +40,4 @@ def until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path, seco
         except OSError:
             assert process.poll() is None, log.read_text()[-4000:]
             assert time.monotonic() < ends, log.read_text()[-4000:]
-            time.sleep(0.2)
+            time.sleep(0.2)  # between two tries, until the deadline above

@@ -20,4 +20,4 @@ parameters.kv_unified = True
 server = xllamacpp.Server(parameters)
 print("listens", server.listening_address, flush=True)
 while True:
-    time.sleep(60)
+    time.sleep(60)  # the server has threads of its own; this process is ended from outside

@@ -328,7 +328,7 @@ def _until(holds: Any, seconds: float = 15) -> None:
     ends = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < ends
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks, until a deadline
 
 
 def test_a_big_file_passes_in_flat_memory(house: House) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from inference.connections import error_parts
 from inference.errors import InferenceError
-from inference.language.base import Base, Room
+from inference.language.base_model import Base, Room
 from inference.language.interface import LanguageInterface
 from inference.language.requests import Generate
 from inference.language.serving import Generation, LanguageModel

@@ -11,7 +11,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
 from inference.errors import LoadFailed
-from inference.language.base import Base, Room
+from inference.language.base_model import Base, Room
 from inference.language.requests import Constraint, Generate, Sampling
 from inference.language.serving import MOST_REQUESTS, fingerprint
 from inference.protocol import COUNT, COUNTED, DONE, TOKENS

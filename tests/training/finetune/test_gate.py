@@ -14,7 +14,7 @@ from tests.training.finetune.given import data, small_talk, spec
 from tests.training.finetune.runs import Witness
 from tests.training.language.making import model, sealed, watch
 from training.finetune import gate, lora
-from training.finetune.base import Base, open_base
+from training.finetune.base_model import Base, open_base
 from training.finetune.gate import Proof, prove, tolerance_of
 from training.finetune.llama import Llama, Weights
 from training.finetune.loop import Tuning

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests.depth import examples
 from tests.training.language.making import TINY, arrays, fields, model, sealed, watch
 from training.errors import Cancelled
-from training.finetune.base import Base, BaseUnsuitable, open_base
+from training.finetune.base_model import Base, BaseUnsuitable, open_base
 from training.finetune.llama import Llama, Ragged, Weights
 from training.finetune.lora import Adapter
 from training.language.gguf import Field

@@ -20,7 +20,7 @@ from tests.training.finetune.runs import tuned
 from tests.training.language.making import SPECIALS, TEMPLATE, TOKENS, fields, model, sealed
 from training.data.chat_jsonl import Conversation
 from training.errors import DatasetContradictsSpec
-from training.finetune.base import Base, BaseUnsuitable, open_base
+from training.finetune.base_model import Base, BaseUnsuitable, open_base
 from training.finetune.rows import Example, Row, Wording, check_length, split
 from training.finetune.served import Served
 from training.language.gguf import Field

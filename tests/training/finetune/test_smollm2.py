@@ -14,7 +14,7 @@ from tests.training.finetune.runs import Witness, tuned
 from tests.training.language.making import sealed, smollm2
 from tests.training.worker import Tenant
 from training.errors import Cancelled
-from training.finetune.base import open_base
+from training.finetune.base_model import open_base
 from training.finetune.rows import Wording, split
 from training.finetune.served import Served
 from training.language.memory_file import MemoryFile
