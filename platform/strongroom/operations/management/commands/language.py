@@ -40,7 +40,7 @@ class Command(BaseCommand):
         demo = json.loads(self.path.read_text())
         wait_until_ready(demo["url"], 60)
         self.api = Client(demo["url"], demo["api_key"])
-        self.bring(CHAT, "gguf", "generation", smollm2, weights="keep")
+        self.bring(CHAT, "gguf", "generation", smollm2, weights="q4_0")
         self.bring(EMBEDDING, "safetensors-zip", "embedding", minilm)
         self.chat()
         self.compare()
