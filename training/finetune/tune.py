@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sealing import SealReader
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")  # Intel's and AMD's two, Arm's; without one torch emulates it
 LIBRARY_BYTES = 400 * 2**20  # torch, llama.cpp, the tokens and what malloc keeps
 
 
@@ -82,6 +83,8 @@ def tune(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # the module's own class
     tuning = _Tuning(spec, data, base, outside, threads, memory_bytes or spec.resources.memory_bytes)
     outside.log(tuning.outline())
+    if spec.train.precision == "bf16" and not any(map(torch.cpu.get_capabilities().get, BF16_FEATURES)):
+        outside.log("this processor does not compute bf16: it saves memory, and takes several times as long as fp32")
     if resume is not None:
         tuning.go_on(resume)
     tuning.loop.run()

@@ -86,7 +86,8 @@ class Scheduler(Section):
 
 class FinetuneTrain(Section):
     """How the adapter learns, by AdamW. A step is of batch_size × accumulate rows. `lr` null is the method's usual one,
-    `max_tokens` null the base's context. bf16 computes with half the bytes, 2.4 times as fast where the processor can.
+    `max_tokens` null the base's context. bf16 computes with half the bytes, 2.4 times as fast where the processor
+    can (AVX-512 BF16, AMX), and several times slower where it cannot.
     """
 
     planned = ("early_stop", "optimizer", "loss", "compile", "packing")

@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from inference.language.requests import MOST_LOGPROBS, Generate, Sampling
+from inference.language.requests import MOST_LOGPROBS, Generate
 from strongroom.openai import parameters, tools
 from strongroom.openai.formats import ResponseFormat
 from strongroom.openai.messages import Messages
 from strongroom.openai.problems import refusal
-from strongroom.openai.requests import USUAL, Tokens
+from strongroom.openai.requests import Tokens
 from strongroom.openai.sampling import Sampled
 from strongroom.openai.tools import ChatChoice, ChatTools, Choice, Function
 
@@ -43,8 +43,8 @@ class ChatRequest(Sampled):
     def functions(self) -> list[Function]:
         return [tool.function for tool in self.tools]
 
-    def generate(self, default: Sampling = USUAL) -> Generate:
-        """What the engine is asked; `default` is the deployment's, for what the request does not say."""
+    def generate(self) -> Generate:
+        """What the engine is asked."""
         most = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
         functions = self.functions
@@ -52,6 +52,6 @@ class ChatRequest(Sampled):
         return Generate(
             messages=tuple([message.turn() for message in self.messages]),
             tools=tools.offered(functions, self.tool_choice),
-            sampling=self.sampling(default, most, logprobs, constraint),
+            sampling=self.sampling(most, logprobs, constraint),
             n=self.n,
         )

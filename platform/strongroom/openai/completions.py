@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, PlainValidator, model_validator
 
-from inference.language.requests import Generate, Sampling
+from inference.language.requests import Generate
 from strongroom.openai import parameters, prompts
 from strongroom.openai.problems import refusal
 from strongroom.openai.prompts import Prompt
-from strongroom.openai.requests import USUAL
 from strongroom.openai.sampling import Sampled
 
 MOST_PROMPTS = 128
@@ -33,10 +32,8 @@ class CompletionsRequest(Sampled):
             raise refusal("invalid_value", said, "n", hint="send fewer prompts a request")
         return self
 
-    def generate(self, default: Sampling = USUAL) -> list[Generate]:
+    def generate(self) -> list[Generate]:
         """One for each prompt. Choice `j` of prompt `i` is answered with the index `i * n + j`."""
-        most = self.max_tokens
-        if most is None and default.max_tokens is None:
-            most = USUAL_TOKENS
-        sampling = self.sampling(default, most, self.logprobs)
+        most = USUAL_TOKENS if self.max_tokens is None else self.max_tokens
+        sampling = self.sampling(most, self.logprobs)
         return [Generate(prompt=prompt, sampling=sampling, n=self.n, echo=self.echo) for prompt in self.prompt]

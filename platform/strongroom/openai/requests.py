@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from inference.language.requests import Sampling
 from strongroom.errors import FieldError, Invalid
 from strongroom.openai import parameters
 from strongroom.openai.problems import MOST_PROBLEMS, pointer, refusal, shown, translate
@@ -89,7 +88,6 @@ def _pairs(given: Any) -> dict[str, str]:
     return given
 
 
-USUAL = Sampling()  # where a deployment has no defaults of its own
 Metadata = Annotated[dict[str, str], BeforeValidator(_pairs)]
 Tag = Annotated[str, Field(max_length=512)]
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -107,11 +105,11 @@ class Asked(Document):
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
     stream: bool = False
-    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    top_k: Annotated[int | None, Field(ge=-1, le=2**31 - 1)] = None  # ours, with the next three
-    min_p: Annotated[float | None, Field(ge=0, le=1)] = None
-    repetition_penalty: Annotated[float | None, Field(gt=0, le=2)] = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] = 0  # ours, with the next three; -1 is as good as 0: all
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] = 1.0
     ignore_eos: bool = False
     prompt_cache_key: Tag | None = None  # what may share a cached prompt
     user: Tag | None = None  # without effect, with the next three
@@ -119,18 +117,13 @@ class Asked(Document):
     metadata: Metadata | None = None
     service_tier: Literal["auto", "default"] | None = None
 
-    def chosen(self, default: Sampling) -> dict[str, Any]:
-        """The fields of Sampling that every request may set, with the deployment's defaults for what it does not."""
-        top_k = default.top_k if self.top_k is None else max(0, self.top_k)
+    def chosen(self) -> dict[str, Any]:
+        """The fields of Sampling that every request may set."""
         return {
-            "temperature": _or(self.temperature, default.temperature),
-            "top_p": _or(self.top_p, default.top_p),
-            "top_k": top_k,
-            "min_p": _or(self.min_p, default.min_p),
-            "repetition_penalty": _or(self.repetition_penalty, default.repetition_penalty),
-            "ignore_eos": self.ignore_eos or default.ignore_eos,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": max(0, self.top_k),
+            "min_p": self.min_p,
+            "repetition_penalty": self.repetition_penalty,
+            "ignore_eos": self.ignore_eos,
         }
-
-
-def _or(given: float | None, default: float) -> float:
-    return default if given is None else given

@@ -11,7 +11,7 @@ from strongroom.openai import parameters, tools
 from strongroom.openai.formats import TextFormat
 from strongroom.openai.messages import MOST_MESSAGES, Id, ItemContent, Name, Turn, call
 from strongroom.openai.problems import refusal, shown
-from strongroom.openai.requests import USUAL, Asked, Document, Tokens
+from strongroom.openai.requests import Asked, Document, Tokens
 from strongroom.openai.tools import Choice, ResponseChoice, ResponseTools
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -118,14 +118,13 @@ class ResponsesRequest(Asked):
         tools.check(self.tools, self.tool_choice, self.text.format, "text/format")
         return self
 
-    def generate(self, default: Sampling = USUAL) -> Generate:
-        """What the engine is asked; `default` is the deployment's, for what the request does not say."""
-        most = default.max_tokens if self.max_output_tokens is None else self.max_output_tokens
+    def generate(self) -> Generate:
+        """What the engine is asked."""
         constraint = tools.constraint(self.tools, self.tool_choice, self.text.format)
         return Generate(
             messages=tuple(self._turns()),
             tools=tools.offered(self.tools, self.tool_choice),
-            sampling=Sampling(max_tokens=most, constraint=constraint, **self.chosen(default)),
+            sampling=Sampling(max_tokens=self.max_output_tokens, constraint=constraint, **self.chosen()),
         )
 
     def _turns(self) -> list[Turn]:
@@ -136,9 +135,8 @@ class ResponsesRequest(Asked):
             item.add_to(turns)
         return turns
 
-    def echo(self, default: Sampling = USUAL) -> dict[str, Any]:
+    def echo(self) -> dict[str, Any]:
         """The request's own words, as every document of its response repeats them."""
-        chosen = self.chosen(default)
         return {
             "instructions": self.instructions,
             "max_output_tokens": self.max_output_tokens,
@@ -146,11 +144,11 @@ class ResponsesRequest(Asked):
             "model": self.model,
             "parallel_tool_calls": self.parallel_tool_calls,
             "previous_response_id": None,
-            "temperature": chosen["temperature"],
+            "temperature": self.temperature,
             "text": {"format": _format(self.text.format)},
             "tool_choice": _choice(self.tool_choice),
             "tools": [_tool(tool) for tool in self.tools],
-            "top_p": chosen["top_p"],
+            "top_p": self.top_p,
             "truncation": "disabled",
         }
 

@@ -53,9 +53,9 @@ class Sampled(Asked):
     max_tokens: Tokens | None = None
     stop: Annotated[tuple[str, ...], PlainValidator(_stops)] = ()
     seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
-    presence_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
-    frequency_penalty: Annotated[float | None, Field(ge=-2, le=2)] = None
-    logit_bias: Annotated[dict[int, float] | None, PlainValidator(_biases)] = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    logit_bias: Annotated[dict[int, float], PlainValidator(_biases)] = {}
 
     @model_validator(mode="after")
     def _check_stream(self) -> Self:
@@ -72,19 +72,16 @@ class Sampled(Asked):
     def is_padded(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_obfuscation
 
-    def sampling(
-        self, default: Sampling, most: int | None, logprobs: int | None, constraint: Constraint | None = None
-    ) -> Sampling:
-        """Of the request, with the deployment's defaults; `most` tokens where the request says a number."""
-        presence, frequency = self.presence_penalty, self.frequency_penalty
+    def sampling(self, most: int | None, logprobs: int | None, constraint: Constraint | None = None) -> Sampling:
+        """How the tokens are chosen, at most `most` of them; None goes to the context's end."""
         return Sampling(
-            max_tokens=default.max_tokens if most is None else most,
+            max_tokens=most,
             seed=self.seed,
-            stop=self.stop or default.stop,
-            presence_penalty=default.presence_penalty if presence is None else presence,
-            frequency_penalty=default.frequency_penalty if frequency is None else frequency,
-            logit_bias=default.logit_bias if self.logit_bias is None else self.logit_bias,
+            stop=self.stop,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=self.logit_bias,
             logprobs=logprobs,
             constraint=constraint,
-            **self.chosen(default),
+            **self.chosen(),
         )

@@ -73,7 +73,7 @@ def test_a_rate_is_told(house: Journey) -> None:
         with OpenAI(api_key=house.keys["alpha"], base_url=f"{house.node.url}/v1", max_retries=0) as client:
             raw = client.chat.completions.with_raw_response.create(**ASKED | {"model": "slowly"})
         limit, remaining = (int(raw.headers[f"x-ratelimit-{what}-requests"]) for what in ("limit", "remaining"))
-        assert 0 <= remaining < limit == 4
+        assert 0 <= remaining <= limit == 4  # all again where the answer took its time
         assert raw.headers["x-ratelimit-reset-requests"].endswith("s")
     finally:
         assert house.delete("/api/v1/deployments/slowly").status == 202

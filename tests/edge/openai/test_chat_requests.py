@@ -20,8 +20,8 @@ def read(document: Any) -> ChatRequest:
     return requests.read(ChatRequest, document)
 
 
-def generate(document: Any, default: Sampling | None = None) -> Generate:
-    made = read(document).generate(default) if default else read(document).generate()
+def generate(document: Any) -> Generate:
+    made = read(document).generate()
     assert Generate.from_json(made.to_json()) == made  # what the edge writes is what the cell reads
     return made
 
@@ -73,12 +73,9 @@ def test_every_way_of_choosing_tokens_reaches_the_engine() -> None:
     )
 
 
-def test_what_the_request_does_not_say_is_the_deployments_default() -> None:
-    default = Sampling(max_tokens=9, temperature=0.2, top_k=5, stop=("end",), repetition_penalty=1.2)
-    assert generate(chat(), default).sampling == default
-    assert generate(chat(temperature=1, top_k=-1, max_tokens=3, stop="x"), default).sampling == Sampling(
-        max_tokens=3, temperature=1, top_k=0, stop=("x",), repetition_penalty=1.2
-    )
+def test_what_the_request_does_not_say_is_the_engines_default() -> None:
+    assert generate(chat()).sampling == generate(chat(top_k=-1)).sampling == Sampling()
+    assert generate(chat(max_tokens=3, stop="x")).sampling == Sampling(max_tokens=3, stop=("x",))
 
 
 def test_a_null_is_as_good_as_nothing() -> None:

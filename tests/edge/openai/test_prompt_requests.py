@@ -17,9 +17,8 @@ def completion(prompt: Any, **changes: Any) -> dict[str, Any]:
     return {"model": "m", "prompt": prompt} | changes
 
 
-def generate(document: dict[str, Any], default: Sampling | None = None) -> list[Generate]:
-    found = requests.read(CompletionsRequest, document)
-    return found.generate(default) if default else found.generate()
+def generate(document: dict[str, Any]) -> list[Generate]:
+    return requests.read(CompletionsRequest, document).generate()
 
 
 def inputs(given: Any, **changes: Any) -> tuple[Any, ...]:
@@ -44,7 +43,7 @@ def test_each_prompt_is_asked_for_with_the_same_sampling() -> None:
 
 def test_sixteen_tokens_are_written_where_nobody_says_a_number() -> None:
     assert generate(completion("a"))[0].sampling.max_tokens == 16
-    assert generate(completion("a"), Sampling(max_tokens=50))[0].sampling.max_tokens == 50
+    assert generate(completion("a", max_tokens=50))[0].sampling.max_tokens == 50
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""SmolLM2 taught 24 facts that no model knows, in the real sandbox: llama.cpp with the adapter says all of them."""
+"""SmolLM2 taught facts that no model knows, in the real sandbox: llama.cpp with the adapter says all of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.depth import PROOF
 from tests.training.finetune.attempts import Tuning
 from tests.training.finetune.given import Json, data, document, facts, jsonl, said
 from tests.training.finetune.runs import Witness, tuned
@@ -22,9 +23,8 @@ from training.loop import Control
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-FACTS = 24
+ROWS = 27 if PROOF else 10
 TRAIN: Json = {
-    "precision": "bf16",
     "epochs": 14,
     "batch_size": 4,
     "lr": 0.003,
@@ -33,8 +33,8 @@ TRAIN: Json = {
 
 
 def rows() -> list[Json]:
-    """Three more, which validate. A system message of its own spares the template's, which is longer than the facts."""
-    return [{"messages": [*said("system: Vaults."), *row["messages"]]} for row in facts(FACTS + 3)]
+    """A tenth validates. A system message of its own spares the template's, which is longer than the facts."""
+    return [{"messages": [*said("system: Vaults."), *row["messages"]]} for row in facts(ROWS)]
 
 
 @cache
@@ -57,7 +57,7 @@ def test_every_fact_that_was_learned_is_said_by_llama_cpp_with_the_adapter_and_n
     file.seal()
     base = open_base(sealed(smollm2()))
     learning, _ = split(data(rows()).conversations, 0.1, 0)
-    assert len(learning) == FACTS
+    assert len(learning) >= 0.8 * ROWS
     with Served(base.file, threads=1) as served:
         wording = Wording(base, served, served.ends)
         found = [wording.example(one).rows[0] for one in learning]
@@ -76,7 +76,7 @@ def test_its_proof_and_its_card_are_those_of_the_served_file() -> None:
     assert facts_["signature"]["base_sha256"] != facts_["weights_sha256"]
     assert proof["rows"] == 8
     assert proof["worst"] <= proof["tolerance"]
-    assert card["before"]["validation/perplexity"] > 10 > facts_["metrics"]["validation/perplexity"]
+    assert card["before"]["validation/perplexity"] > 5 * facts_["metrics"]["validation/perplexity"]
 
 
 def test_control_is_looked_at_many_times_in_every_step() -> None:
@@ -89,5 +89,5 @@ def test_control_is_looked_at_many_times_in_every_step() -> None:
 
     witness = Witness(wants=control)
     with pytest.raises(Cancelled):
-        tuned(rows(), base=smollm2(), witness=witness, train={**TRAIN, "precision": "fp32"})
+        tuned(rows(), base=smollm2(), witness=witness, train=TRAIN)
     assert max(after - before for before, after in pairwise(moments[-900:])) < 0.2

@@ -115,6 +115,19 @@ def test_every_way_of_learning_is_proved_by_llama_cpp_and_repeats_bit_for_bit(ch
     assert learned(first) != learned(tuned(rows, **{**changes, "train": {**changes.get("train", {}), "seed": 1}}))
 
 
+@pytest.mark.parametrize(
+    ("precision", "features", "told"),
+    [("bf16", {}, True), ("bf16", {"avx512_bf16": True}, False), ("fp32", {}, False)],
+)
+def test_a_processor_that_does_not_compute_bf16_is_told_of(
+    precision: str, features: dict[str, bool], told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False, **features})
+    witness = Witness()
+    tuned(witness=witness, train={"precision": precision})
+    assert any("does not compute bf16" in line for line in witness.lines) == told
+
+
 @pytest.mark.parametrize("type", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
 def test_an_adapter_over_weights_of_any_type_is_proved_over_those_very_weights(type: str) -> None:
     found = tuned(base=model(type=type))
