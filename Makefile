@@ -30,7 +30,7 @@ fast: .venv/ready-dev ## the quick part, < 20 s, no server
 
 proof: .venv/ready-dev ## everything, deep: each fault 20 times, no limit
 	@$(BIN)/python -m tests.servers --install
-	@STRONGROOM_PROOF=1 $(BIN)/python -m pytest -m "proof or not proof"
+	@STRONGROOM_PROOF=1 $(BIN)/python -m pytest -m "proof or not proof" --timeout 3600 -n 2 --dist loadgroup
 
 check: .venv/ready-dev ## format, lint, types, imports, drift; offline
 	@$(BIN)/python .ci/check.py
