@@ -73,8 +73,12 @@ class Encoding(threading.Thread):
     def run(self) -> None:
         while (first := self._queue.get()) is not None:
             together, ended = self._those_waiting(first)
-            outcomes = self._embedded(together)
-            self._loop.call_soon_threadsafe(self._answer, together, outcomes)
+            now = time.monotonic()
+            late = [asked for asked in together if asked.deadline < now]
+            timely = [asked for asked in together if asked.deadline >= now]
+            too_late: list[Outcome] = [DeadlineExceeded("the deadline passed while the request waited")] * len(late)
+            outcomes = self._embedded(timely) if timely else []
+            self._loop.call_soon_threadsafe(self._answer, late + timely, too_late + outcomes)
             if ended:
                 break
         self._loop.call_soon_threadsafe(self._freed)
@@ -93,9 +97,6 @@ class Encoding(threading.Thread):
         return together, False
 
     def _embedded(self, together: Sequence[Asked]) -> list[Outcome]:
-        now = time.monotonic()
-        if len(together) == 1 and together[0].deadline < now:
-            return [DeadlineExceeded("the deadline passed while the request waited")]
         try:
             vectors, counts = self._encoder.embed([text for asked in together for text in asked.texts])
         except InferenceError as error:

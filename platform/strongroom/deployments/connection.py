@@ -165,11 +165,12 @@ class Reply:
                 raise self._error
             if self._ended:
                 raise StopAsyncIteration
-            self._waiting = asyncio.get_running_loop().create_future()
+            waiting = self._waiting = asyncio.get_running_loop().create_future()
             try:
-                await self._waiting
+                await waiting
             finally:
-                self._waiting = None
+                if self._waiting is waiting:  # else somebody else hears it by now
+                    self._waiting = None
         parts, self._parts = self._parts, []
         if self._windowed and not self._ended:
             self._taken += len(parts)

@@ -33,7 +33,7 @@ Run = Callable[..., Awaitable[Any]]  # has a blocking call done in a thread
 MARKS = 2  # that an encoder puts around a text
 LAST_WORDS_SECONDS = 30.0  # for the usage of a reply that nobody hears any more
 
-_leaving: set[asyncio.Task[None]] = set()
+_leaving: set[asyncio.Task[Any]] = set()
 
 
 async def farewell() -> None:
@@ -70,6 +70,7 @@ class Speech:
     def __init__(self, call: Call, replies: Sequence[Reply], n: int, reserved: Reservation | None = None) -> None:
         self._call, self._replies, self._n, self._reserved = call, replies, n, reserved
         self._ends: list[Done] = []
+        self._hearing: list[asyncio.Task[None]] = []
         self._closed = False
 
     @property
@@ -118,6 +119,7 @@ class Speech:
         try:
             for reply in self._replies:
                 reply.cancel()
+            await self._stop_hearing()
             async with asyncio.timeout(LAST_WORDS_SECONDS):
                 is_known = all([await self._last_words(reply) for reply in self._replies])
         except TimeoutError:
@@ -134,10 +136,8 @@ class Speech:
         try:
             async for parts in reply:
                 self._taken(parts, 0)
-        except EngineLost:
-            return False
         except StrongroomError as error:
-            return error.code != "deadline_exceeded"  # other refusals come before any work
+            return not is_untold(error)
         return True
 
     def _count(self) -> None:
@@ -173,9 +173,9 @@ class Speech:
             except StrongroomError as error:
                 heard.put_nowait(error)
 
-        tasks = [asyncio.create_task(hear(reply, place * self._n)) for place, reply in enumerate(self._replies)]
+        self._hearing = [asyncio.create_task(hear(reply, place * self._n)) for place, reply in enumerate(self._replies)]
         try:
-            left = len(tasks)
+            left = len(self._hearing)
             while left:
                 parts = await heard.get()
                 if isinstance(parts, StrongroomError):
@@ -185,9 +185,18 @@ class Speech:
                 else:
                     yield parts
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._stop_hearing()
+
+    async def _stop_hearing(self) -> None:
+        """One task hears a reply: whoever stopped listening may have left a generator that is not closed yet."""
+        for task in self._hearing:
+            task.cancel()
+        await asyncio.gather(*self._hearing, return_exceptions=True)
+
+
+def is_untold(error: StrongroomError) -> bool:
+    """Whether the cell may have computed and did not say how much; all other refusals come before any work."""
+    return isinstance(error, EngineLost) or error.code == "deadline_exceeded"
 
 
 def _moved(part: Part, offset: int) -> Part:
@@ -242,8 +251,16 @@ class Speaker:
         return Speech(call, replies, asked[0].n, reserved)
 
     async def embed(self, call: Call, texts: Sequence[str]) -> Embedded:
-        """The texts' vectors, from a text encoder; left, counted and paid for when it returns."""
-        served, used, reserved = call.served, 0, None
+        """The texts' vectors, from a text encoder; left, counted and paid for when it returns. Whoever stops waiting
+        pays, too: the encoder computes all the same."""
+        task = asyncio.create_task(self._embedded(call, texts), name="an embedding")
+        _leaving.add(task)
+        task.add_done_callback(_leaving.discard)
+        return await asyncio.shield(task)
+
+    async def _embedded(self, call: Call, texts: Sequence[str]) -> Embedded:
+        served, reserved = call.served, None
+        used: int | None = 0
         try:
             if limits := await self._limits(call.principal):
                 most = sum([len(text.encode()) + MARKS for text in texts])  # no token has less than a byte
@@ -252,6 +269,11 @@ class Speaker:
                 served.tenant, served.name, served.engine_version, texts, deadline_ms=call.left_ms
             )
             used = sum(found.tokens)
+        except StrongroomError as error:
+            if reserved is not None and is_untold(error):
+                used = None
+            call.count(failed=True)
+            raise
         except BaseException:
             call.count(failed=True)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -22,6 +23,19 @@ def bring(house: Journey, name: str, format: str, content: bytes, **spec: Any) -
     made = house.post("/api/v1/deployments", {"name": name, "versions": [{"model": name, "version": 1}]})
     assert made.status == 202, made.body
     house.ready("alpha", name)
+
+
+@contextmanager
+def deployed(house: Journey, name: str, **limits: Any) -> Iterator[str]:
+    """SmolLM2 with limits of its own, for a test: the other deployment's are heard of a while after a change."""
+    versions = [{"model": "smollm2", "version": 1}]
+    made = house.post("/api/v1/deployments", {"name": name, "versions": versions, "limits": limits})
+    assert made.status == 202, made.body
+    house.ready("alpha", name)
+    try:
+        yield name
+    finally:
+        assert house.delete(f"/api/v1/deployments/{name}").status == 202
 
 
 @pytest.fixture(scope="package")

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-from openai import OpenAI, RateLimitError
+from openai import APITimeoutError, OpenAI, RateLimitError
 
-from tests.journeys import Journey
+from tests.acceptance.openai_client.conftest import deployed
+from tests.journeys import Journey, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -64,16 +65,37 @@ def test_embeddings_are_paid_for_by_the_budget(house: Journey) -> None:
         assert 100 < used <= 200
 
 
-def test_a_rate_is_told(house: Journey) -> None:
-    versions = [{"model": "smollm2", "version": 1}]
-    document = {"name": "slowly", "versions": versions, "limits": {"requests_per_second": 4}}
-    assert house.post("/api/v1/deployments", document).status == 202
-    house.ready("alpha", "slowly")
-    try:
-        with OpenAI(api_key=house.keys["alpha"], base_url=f"{house.node.url}/v1", max_retries=0) as client:
-            raw = client.chat.completions.with_raw_response.create(**ASKED | {"model": "slowly"})
-        limit, remaining = (int(raw.headers[f"x-ratelimit-{what}-requests"]) for what in ("limit", "remaining"))
-        assert 0 <= remaining <= limit == 4  # all again where the answer took its time
-        assert raw.headers["x-ratelimit-reset-requests"].endswith("s")
-    finally:
-        assert house.delete("/api/v1/deployments/slowly").status == 202
+def test_whoever_leaves_a_stream_of_two_prompts_pays_for_what_was_made_and_no_more(house: Journey) -> None:
+    with budgeted(house, 20_000) as client:
+        asked: Any = {"prompt": ["Tell me of the sea.", "Tell me of ships."], "max_tokens": 1500, "temperature": 0}
+        with client.completions.create(
+            model="smollm2", stream=True, extra_body={"ignore_eos": True}, **asked
+        ) as stream:
+            assert next(stream).choices
+    used = until(lambda: used_by(house, client), 15)
+    assert used["tokens_cancelled"] > 0
+    assert 0 < used["tokens_in"] < used["tokens_in"] + used["tokens_out"] < 1500
+
+
+def test_whoever_does_not_wait_for_vectors_pays_for_them_all_the_same(house: Journey) -> None:
+    with budgeted(house, 1_000_000) as client, pytest.raises(APITimeoutError):
+        client.embeddings.create(model="minilm", input=["A cat sits on the mat. " * 20] * 200, timeout=0.3)
+    used = until(lambda: used_by(house, client), 60)
+    assert used["tokens_in"] > 10_000
+    assert used["errors"] == 0
+
+
+def used_by(house: Journey, client: OpenAI) -> dict[str, int] | None:
+    """What the usage says of a client's key, once it says something."""
+    keys = house.get("/api/v1/keys?limit=200").json["data"]
+    key = next(row["id"] for row in keys if row["prefix"] in client.api_key)
+    rows = house.get(f"/api/v1/usage?key={key}&by=day").json["data"]
+    return rows[0] if rows else None
+
+
+def test_a_rate_is_told(house: Journey, client: OpenAI) -> None:
+    with deployed(house, "slowly", requests_per_second=4) as name:
+        raw = client.chat.completions.with_raw_response.create(**ASKED | {"model": name})
+    limit, remaining = (int(raw.headers[f"x-ratelimit-{what}-requests"]) for what in ("limit", "remaining"))
+    assert 0 <= remaining <= limit == 4  # all again where the answer took its time
+    assert raw.headers["x-ratelimit-reset-requests"].endswith("s")

@@ -14,6 +14,7 @@ import openai
 import pytest
 from openai import OpenAI
 
+from tests.acceptance.openai_client.conftest import deployed
 from tests.journeys import Journey, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -153,38 +154,17 @@ def outcome(ask: Callable[[], Any]) -> type[object]:
         return type(error)
 
 
-def test_the_clients_own_retry_gets_through_after_a_limit(house: Journey) -> None:
-    path = "/api/v1/deployments/smollm2"
-    assert house.call("PATCH", path, {"limits": {"requests_per_second": 2}}).status == 200
-    try:
-        with OpenAI(api_key=house.keys["alpha"], base_url=f"{house.node.url}/v1", max_retries=0) as client:
-            ask = partial(client.completions.create, model="smollm2", prompt="a", max_tokens=1)
-            with ThreadPoolExecutor(10) as callers:
-                until(lambda: openai.RateLimitError in callers.map(outcome, [ask] * 10))
-        with OpenAI(api_key=house.keys["alpha"], base_url=f"{house.node.url}/v1", max_retries=5) as client:
-            for _ in range(5):
-                assert client.completions.create(model="smollm2", prompt="a", max_tokens=1).choices
-    finally:
-        house.call("PATCH", path, {"limits": {"requests_per_second": None}})
+def test_the_clients_own_retry_gets_through_after_a_limit(house: Journey, client: OpenAI) -> None:
+    with deployed(house, "limited", requests_per_second=2) as name:
+        ask = partial(client.completions.create, model=name, prompt="a", max_tokens=1)
+        with ThreadPoolExecutor(10) as callers:
+            assert openai.RateLimitError in callers.map(outcome, [ask] * 10)
+        retrying = client.with_options(max_retries=5)
+        for _ in range(5):
+            assert retrying.completions.create(model=name, prompt="a", max_tokens=1).choices
 
 
-def test_a_deadline_is_kept(house: Journey) -> None:
-    path = "/api/v1/deployments/smollm2"
-    assert house.call("PATCH", path, {"limits": {"deadline_ms": 300}}).status == 200
-    try:
-        with OpenAI(api_key=house.keys["alpha"], base_url=f"{house.node.url}/v1", max_retries=0) as client:
-
-            def late() -> bool:
-                try:
-                    client.completions.create(
-                        model="smollm2", prompt="a", max_tokens=500, extra_body={"ignore_eos": True}
-                    )
-                except openai.InternalServerError as error:
-                    return error.status_code == 503
-                except openai.RateLimitError:  # another process has not heard yet that the limit before is gone
-                    return False
-                return False
-
-            until(late)  # once every process has heard of the deadline
-    finally:
-        house.call("PATCH", path, {"limits": {"deadline_ms": 600_000}})
+def test_a_deadline_is_kept(house: Journey, client: OpenAI) -> None:
+    with deployed(house, "hasty", deadline_ms=300) as name, pytest.raises(openai.InternalServerError) as late:
+        client.completions.create(model=name, prompt="a", max_tokens=500, extra_body={"ignore_eos": True})
+    assert (late.value.status_code, late.value.code) == (503, "deadline_exceeded")
