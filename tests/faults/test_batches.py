@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,10 +156,11 @@ def test_a_key_that_is_revoked_asks_nothing_more(house: Journey) -> None:
 
 
 def test_the_window_closes_on_what_was_not_answered_by_then(house: Journey) -> None:
-    house.node.stop("worker")
+    worker = house.node.pid("worker")
+    os.kill(worker, signal.SIGSTOP)  # up, and takes nothing until the batch is old
     id = begun(house, 6000)
     house.shell("alpha", _AGED.format(job=str(ids.parse("batch", id)), left=6))
-    house.node.start("worker")
+    os.kill(worker, signal.SIGCONT)
     done = ended(house, id)
     assert done["status"] == "expired", (done, house.logs())
     assert done["expired_at"] is not None
@@ -175,6 +177,24 @@ from django.utils import timezone
 from strongroom.jobs.models import Job
 Job.objects.filter(id={job!r}).update(created_at=timezone.now() - timedelta(hours=24) + timedelta(seconds={left}))
 """
+
+
+def test_a_rate_holds_a_batch_up_without_any_work(house: Journey) -> None:
+    def worked() -> float:
+        fields = Path(f"/proc/{house.node.pid('worker')}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    path = "/api/v1/deployments/tiny"
+    assert house.call("PATCH", path, {"limits": {"requests_per_second": 2}}).status == 200
+    try:
+        id = begun(house, 12)
+        under_way(house, id, 1)
+        began, before = time.monotonic(), worked()
+        done = ended(house, id)
+        assert done["request_counts"]["completed"] == 12
+        assert worked() - before < 0.4 * (time.monotonic() - began)
+    finally:
+        assert house.call("PATCH", path, {"limits": {"requests_per_second": None}}).status == 200
 
 
 def test_a_batch_is_cancelled_within_a_second_or_two(house: Journey) -> None:

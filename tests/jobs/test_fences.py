@@ -1,9 +1,14 @@
 """A worker whose lease was taken writes nothing more, and nothing ends twice."""
 
+import threading
+import time
+from datetime import timedelta
+
 import pytest
 
 from strongroom.datasets.models import DatasetVersion
 from strongroom.jobs import endings
+from strongroom.jobs.lease import LOOK_SECONDS, RENEW_SECONDS, Lease
 from strongroom.jobs.models import Event, Job
 from strongroom.jobs.moves import Moved, NotAllowed, move, write
 from strongroom.jobs.states import State
@@ -48,6 +53,22 @@ def test_the_lost_worker_cannot_end_the_job(acme: Deposit, digits: DatasetVersio
         endings.hand_back(old, outcome="drained")
     assert fresh(new).state == State.RUNNING
     assert attempts(new) == [(1, "lost"), (2, None)]
+
+
+def test_the_lease_is_kept_beside_work_that_takes_longer(acme: Deposit, digits: DatasetVersion) -> None:
+    submitted(acme)
+    job, _ = taken()
+    lease = Lease(job, threading.Event(), lease_seconds=6)
+    until = fresh(job).lease_until
+    assert lease.beside(lambda: time.sleep(2 * RENEW_SECONDS + 0.5) or "done") == "done"
+    assert until is not None
+    assert fresh(job).lease_until >= until + timedelta(seconds=1.5 * RENEW_SECONDS)
+
+
+def test_a_lost_lease_is_known_beside_work(acme: Deposit, digits: DatasetVersion) -> None:
+    old, _ = second_attempt(acme)
+    with pytest.raises(Moved):
+        Lease(old, threading.Event(), lease_seconds=6).beside(lambda: time.sleep(2 * LOOK_SECONDS))
 
 
 def test_a_job_succeeds_once(acme: Deposit, digits: DatasetVersion) -> None:

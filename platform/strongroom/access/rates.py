@@ -37,6 +37,9 @@ class Bucket:
             return 0.0
         return (1.0 - self._left) / rate if rate > 0 else math.inf
 
+    def give_back(self) -> None:
+        self._left += 1.0  # the next look takes off what is over
+
     def left(self, rate: float) -> float:
         return min(max(1.0, rate), self._left + (monotonic() - self._at) * rate)
 
@@ -66,6 +69,12 @@ class Rates:
         left = most if bucket is None else bucket.left(rate * self._share)
         seconds = (most - left) / (rate * self._share) if rate > 0 else math.inf
         return Rate(int(most / self._share), int(left / self._share), seconds)
+
+    def give_back(self, id: UUID) -> None:
+        """One request that was taken and not made."""
+        with self._lock:
+            if (bucket := self._buckets.get(id)) is not None:
+                bucket.give_back()
 
     def take(self, id: UUID, rate: float, whose: str) -> None:
         """One request; LimitReached rate_limited with the time to come again."""

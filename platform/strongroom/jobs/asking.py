@@ -108,7 +108,7 @@ class Asker:
         ends, losses = monotonic() + PATIENCE_SECONDS, 0
         while True:
             if self.refused is not None:
-                raise self.refused
+                raise self.refused.with_traceback(None)  # else it keeps each line that it refused
             try:
                 written = await self._once(body)
             except StrongroomError as error:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 from django.db import DatabaseError, InterfaceError
@@ -92,11 +93,12 @@ class BatchAttempt:
         self._total = 0
         self._wanted: Want | None = None
         self._has_expired = False
+        self._next: Line | Broken | None = None  # read, and not to be asked yet
         self._told = self._looked = self._flushed = time.monotonic()
 
     def run(self) -> None:
-        found = survey(self._lines(), self._is_stopped)
-        if found is None:
+        found = survey(self._lines())
+        if self._wanted is not None:
             self._stop()
         elif found.problems:
             self._fail(found.problems)
@@ -104,7 +106,9 @@ class BatchAttempt:
             self._answer(found)
 
     def _lines(self) -> Iterator[Line | Broken]:
-        return lines(cast(BinaryIO, io.BufferedReader(self._reader.file(), BUFFER_BYTES)), self._endpoint)
+        return lines(
+            cast(BinaryIO, io.BufferedReader(self._reader.file(), BUFFER_BYTES)), self._endpoint, self._is_stopped
+        )
 
     def _is_stopped(self) -> bool:
         self._wanted = self._lease.beat()
@@ -172,16 +176,23 @@ class BatchAttempt:
         has_more = True
         while has_more or asked:
             if self._is_stopped():
+                asker.end(self._lease.beat)
+                for future, line in asked.items():
+                    if not future.cancelled():
+                        self._take(line, future, good, bad)
                 return
             GENERATIONS.look()  # budgets that were changed
             if not self._has_expired and timezone.now() >= batches.ends_at(self._job):
                 self._has_expired = True
                 asker.end(self._lease.beat)
+            written = bad.lines
             if has_more:
                 has_more = self._fill(asked, waiting, asker, bad)
-            done = wait(asked, WAIT_SECONDS, FIRST_COMPLETED).done if asked else set()
-            for future in done:
-                self._take(asked.pop(future), future, good, bad)
+            if asked:
+                for future in wait(asked, WAIT_SECONDS, FIRST_COMPLETED).done:
+                    self._take(asked.pop(future), future, good, bad)
+            elif has_more and bad.lines == written:
+                time.sleep(WAIT_SECONDS)  # for the rate
             self._look_after(asker, good, bad)
 
     def _fill(
@@ -191,27 +202,31 @@ class BatchAttempt:
         of = asker.served
         most = AT_ONCE if of.concurrency is None else max(1, min(AT_ONCE, of.concurrency))
         for _ in range(BROKEN_AT_ONCE):
-            if len(asked) >= most or not self._may_ask(asker.principal, of):
-                return True
-            one = next(waiting, None)
+            one = self._next or next(waiting, None)
+            self._next = None
             if one is None:
                 return False
             if isinstance(one, Broken):
                 bad.add(line_of(one.custom_id, error=(one.code, one.problem()["message"])))
             elif self._has_expired:
                 bad.add(line_of(one.custom_id, error=EXPIRED))
-            else:
+            elif len(asked) < most and self._may_ask(asker.principal, of):
                 asked[asker.ask(one.body)] = one
+            else:
+                self._next = one
+                return True
         return True
 
     def _may_ask(self, principal: Principal, of: Served) -> bool:
-        if self._has_expired:
-            return True
         try:
-            principal.take_request()
             if of.requests_per_second is not None:
                 RATES.take(of.deployment_id, of.requests_per_second, "the deployment's")
         except LimitReached:
+            return False
+        try:
+            principal.take_request()
+        except LimitReached:
+            RATES.give_back(of.deployment_id)
             return False
         return True
 
@@ -278,10 +293,8 @@ class BatchAttempt:
                 completed=good.lines, failed=bad.lines, finalizing_at=None if self._wanted else Now()
             )
         name, expires_at = ids.text("batch", self._job.id), self._expiry()
-        output = good.publish(f"{name}_output.jsonl", expires_at)
-        self._lease.beat()  # to the disk takes its time
-        error = bad.publish(f"{name}_error.jsonl", expires_at)
-        self._lease.beat()
+        output = self._lease.beside(partial(good.publish, f"{name}_output.jsonl", expires_at))
+        error = self._lease.beside(partial(bad.publish, f"{name}_error.jsonl", expires_at))
         with scope.tenant(self._job.tenant_id):
             Batch.objects.filter(job=self._job).update(
                 output_file=self._added(output, of), error_file=self._added(error, of), has_expired=self._has_expired

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from django.db import DatabaseError, InterfaceError, connections
 from django.db.models.functions import Now
@@ -23,6 +25,7 @@ from strongroom.tenants import scope
 LOOK_SECONDS = 0.3
 RENEW_SECONDS = 2.0
 Want = Literal["cancel", "drain"]
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -61,6 +64,14 @@ class Lease:
     def renewed(self, at: float | None = None) -> None:
         """Told by who wrote `lease_until` in a transaction that is now committed; `at` is when it began."""
         self._renewed = time.monotonic() if at is None else at
+
+    def beside(self, work: Callable[[], T]) -> T:
+        """The work's result: done in a thread of its own, however long it takes, while this one keeps the lease."""
+        with ThreadPoolExecutor(1, "beside a lease") as pool:
+            done = pool.submit(work)
+            while not wait([done], LOOK_SECONDS).done:
+                self.beat()
+            return done.result()
 
     def _look(self) -> None:
         with scope.tenant(self.job.tenant_id, write=False):

@@ -1,7 +1,7 @@
 """The file of a batch, line by line: read in bounded memory, each line checked by itself and against the others.
 
-    for found in lines(file, "/v1/chat/completions"):   # a Line, or what is wrong with that line
-    survey(lines(…))                                    # the whole file: how many lines, which model, why not at all
+    for found in lines(file, endpoint, is_stopped):   # a Line, or what is wrong with that line
+    survey(lines(…))                                  # the whole file: how many lines, which model, why not at all
 
 A line that is broken is one answer less; what makes the file another than was said (a line of another endpoint or
 model, an id twice) ends the batch. Knows no jobs and asks nobody.
@@ -24,7 +24,7 @@ MOST_LINE_BYTES = 2 << 20
 MOST_PROBLEMS = 20
 MOST_ID = 512
 SKIPPED_BYTES = 1 << 16
-BETWEEN = 64  # lines between two pauses
+BETWEEN = 64  # lines between two looks at whether anybody wants them
 FIELDS = ("custom_id", "method", "url", "body")
 MARK = b"\xef\xbb\xbf"
 
@@ -59,11 +59,14 @@ class Broken:
         return {"code": self.code, "line": self.number, "message": message, "param": self.param}
 
 
-def lines(file: BinaryIO, endpoint: str) -> Iterator[Line | Broken]:
-    """Each line that is not blank; numbers count all lines, from 1."""
+def lines(file: BinaryIO, endpoint: str, is_stopped: Callable[[], bool]) -> Iterator[Line | Broken]:
+    """Each line that is not blank; numbers count all lines, from 1. `is_stopped` is asked now and then, also in a file
+    of blank lines; where it says so nothing more is read."""
     number = 0
     while raw := file.readline(MOST_LINE_BYTES + 1):
         number += 1
+        if number % BETWEEN == 0 and is_stopped():
+            return
         if number == 1:
             raw = raw.removeprefix(MARK)
         if len(raw) > MOST_LINE_BYTES and not raw.endswith(b"\n"):
@@ -127,13 +130,10 @@ class Survey:
     problems: list[dict[str, Any]] = field(default_factory=list)
 
 
-def survey(found: Iterator[Line | Broken], pause: Callable[[], bool]) -> Survey | None:
-    """`pause` is called now and then; None where it says that nobody wants to know any more."""
+def survey(found: Iterator[Line | Broken]) -> Survey:
     made, seen, broken = Survey(), set[bytes](), list[dict[str, Any]]()
     for one in found:
         made.total += 1
-        if made.total % BETWEEN == 0 and pause():
-            return None
         if made.total > MOST_LINES:
             made.problems.append(_of_file("too_many_lines", f"the file has over {MOST_LINES} lines; split it"))
         elif isinstance(one, Line):

@@ -178,11 +178,11 @@ class Supervision:
         slot = self.slots.popleft()
         if packet.kind == "checkpoint":
             with self._enduring(), _discarding(slot):
-                slot.sync()
+                self.lease.beside(slot.sync)
                 self._keep_checkpoint(slot, packet, recorder)
         else:
             with self._enduring():
-                slot.sync()
+                self.lease.beside(slot.sync)
             self.outputs[packet.kind] = (slot, packet)
         with scope.tenant(self.job.tenant_id, write=False):
             fresh = vault.open_slot(self.job.tenant_id)
