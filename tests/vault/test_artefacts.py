@@ -56,6 +56,15 @@ def test_a_stream_is_sealed_as_it_comes(inside: UUID, objects: Path) -> None:
         assert hashlib.sha256(content.read()).digest() == digest.digest()
 
 
+def test_a_draft_that_nobody_takes_leaves_nothing(inside: UUID, objects: Path) -> None:
+    draft = services.new_artefact(inside, "data")
+    descriptor = draft.descriptor
+    del draft
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    assert list((objects / "tmp").iterdir()) == []
+
+
 def test_the_stored_file_opens_with_the_independent_reader_and_holds_no_plaintext(inside: UUID, objects: Path) -> None:
     artefact = services.seal_bytes(inside, "model", MARKER)
     stored = object_of(objects, artefact).read_bytes()

@@ -158,10 +158,16 @@ def delete_version(actor: Actor, version: DatasetVersion) -> None:
 
 def delete(actor: Actor, name: str) -> None:
     """Deletes every version. NotFound, Conflict in_use (then none is deleted)."""
-    resolve(name)
-    for row in versions().filter(dataset__name=name):
+    dataset = resolve(name).dataset
+    for row in versions().filter(dataset=dataset):
         delete_version(actor, row)
-    Dataset.objects.filter(name=name).update(deleted_at=timezone.now())
+    forget_empty(dataset)
+
+
+def forget_empty(dataset: Dataset) -> None:
+    """A data set of which no version is left."""
+    if not versions().filter(dataset=dataset).exists():
+        Dataset.objects.filter(id=dataset.id).update(deleted_at=timezone.now())
 
 
 def document(version: DatasetVersion, *, columns: bool = True) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
+import io
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
@@ -27,22 +27,22 @@ KEY_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """An artefact as it lies in the store, with an open descriptor; the key is asked for separately."""
+    """An artefact as it lies in the store, open; the key is asked for separately."""
 
     identity: Identity
     stored_bytes: int
-    descriptor: int
+    file: io.FileIO  # closes itself where nobody takes it: its caller may have given up before it was there
 
     def reader(self, header_tag: bytes, data_key: bytes) -> SealReader:
         return SealReader(
-            self.descriptor, data_key, self.identity, header_tag=header_tag, stored_bytes=self.stored_bytes
+            self.file.fileno(), data_key, self.identity, header_tag=header_tag, stored_bytes=self.stored_bytes
         )
 
 
 def sealed(artefact: Artefact) -> Sealed:
     """Blocks, in the tenant's scope; `stream` closes it."""
     identity = Identity(artefact.tenant_id, artefact.id, artefact.kind)
-    return Sealed(identity, artefact.stored_bytes, vault.sealed_descriptor(artefact))
+    return Sealed(identity, artefact.stored_bytes, io.FileIO(vault.sealed_descriptor(artefact)))
 
 
 async def stream(sealed: Sealed, media_type: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> http.Stream:
@@ -51,7 +51,7 @@ async def stream(sealed: Sealed, media_type: bytes, headers: Sequence[tuple[byte
         header_tag, data_key = await _opened_by_agent(sealed.identity)
         reader = await asyncio.to_thread(sealed.reader, header_tag, data_key)
     except BaseException:
-        os.close(sealed.descriptor)
+        sealed.file.close()
         raise
     length = (b"content-length", b"%d" % reader.size_bytes)
     return http.Stream(_pieces(sealed, reader), media_type, [length, *headers])
@@ -90,4 +90,4 @@ async def _pieces(sealed: Sealed, reader: SealReader) -> AsyncGenerator[bytes]:
             length = min(PIECE_BYTES, reader.size_bytes - offset)
             yield bytes(await asyncio.to_thread(reader.read, offset, length))
     finally:
-        os.close(sealed.descriptor)
+        sealed.file.close()

@@ -169,7 +169,8 @@ def _check_unused(file: File) -> None:
 def _destroy(actor: Actor, file: File) -> None:
     version = file.dataset_version
     if version is not None and version.state != DatasetVersion.State.DELETED:
-        datasets.delete(actor, version.dataset.name)
+        datasets.delete_version(actor, version)
+        datasets.forget_empty(version.dataset)
     if file.artefact is not None:
         vault.destroy(file.artefact)
 
@@ -177,7 +178,8 @@ def _destroy(actor: Actor, file: File) -> None:
 def forget_expired() -> int:
     """Deletes what has expired, but for what is read just now; how many. Enters the scopes itself."""
     with scope.operator("expired files", write=False):
-        due = list(File.objects.filter(expires_at__lte=Now()).values_list("tenant_id", "id")[:AT_ONCE])
+        expired = File.objects.filter(expires_at__lte=Now()).order_by("?")  # those in use hold up no others
+        due = list(expired.values_list("tenant_id", "id")[:AT_ONCE])
     return sum(_forgotten(tenant_id, id) for tenant_id, id in due)
 
 

@@ -138,6 +138,11 @@ class Draft:
             self._store.remove(object_name(self.identity))
             self._state = "aborted"
 
+    def __del__(self) -> None:
+        """Nobody took it: its caller may have given up before it was there."""
+        if self._state == "open":
+            self.abort()
+
     def _write(self, piece: memoryview) -> int:
         with storage_errors():
             return os.write(self._temporary.descriptor, piece)

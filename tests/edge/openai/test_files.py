@@ -154,6 +154,21 @@ File.objects.filter(id=file.id).update(expires_at=timezone.now())
     assert house.node.shell(forget) == 0
 
 
+def test_a_file_that_ends_takes_no_other_version_of_its_data_set_along(house: House) -> None:
+    made = upload(house, b"fine-tune", CHAT)
+    name = made.id.replace("_", "-")
+    path = f"/api/v1/datasets/{name}"
+    second = house.put(f"{path}/content?format=chat-jsonl", CHAT + CHAT)
+    assert second.json["version"] == 2
+    for job in house.get(f"/api/v1/jobs?name={name}").json["data"]:
+        assert house.post(f"/api/v1/jobs/{job['id']}/cancel", {}).status == 202
+    assert house.call("DELETE", f"/v1/files/{made.id}").status == 200
+    assert house.get(f"{path}/versions/1").status == 404
+    assert house.get(path).json["version"] == 2
+    assert house.call("DELETE", path).status == 204
+    assert house.get(path).status == 404
+
+
 def test_pages_follow_one_another_in_either_order(house: House) -> None:
     house.tenant("paged")
     made = [upload(house, key="paged").id for _ in range(5)]
