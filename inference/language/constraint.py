@@ -56,7 +56,7 @@ class Grammars:
             matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         except ValueError as error:
             raise _refused(constraint, str(error)) from None
-        except (KeyError, TypeError, AttributeError, RecursionError):
+        except (KeyError, TypeError, AttributeError, RecursionError, ArithmeticError):
             raise _refused(constraint, "") from None
         tried = matcher.deep_copy()
         tried.compute_bitmask()  # some errors show at the first mask only
@@ -152,7 +152,7 @@ def _check_work(schema: Any) -> None:
         found = waiting.pop()
         if isinstance(found, dict):
             multiple = found.get("multipleOf")
-            if isinstance(multiple, int | float):
+            if isinstance(multiple, int | float) and not isinstance(multiple, bool):
                 steps.append(_steps(multiple))
                 if steps[-1] > LARGEST_MULTIPLE:
                     raise ValueError(f"multipleOf is {multiple}, {LARGEST_MULTIPLE} steps are the most")
@@ -163,7 +163,7 @@ def _check_work(schema: Any) -> None:
             waiting += found
     together = math.prod(steps) if meets else sum(steps)
     if together > LARGEST_MULTIPLE:
-        raise ValueError(f"{len(steps)} multipleOf take {together:g} steps together, {LARGEST_MULTIPLE} are the most")
+        raise ValueError(f"{len(steps)} multipleOf take too many steps together, {LARGEST_MULTIPLE} are the most")
     if meets and patterns > MEETING_PATTERNS:
         raise ValueError(f"beside allOf or $ref there are {patterns} patterns, {MEETING_PATTERNS} are the most")
 
