@@ -63,7 +63,9 @@ def _serve(channel: Channel, walls: str) -> int:
         result = _kind(start)(start, channel)
     except ParentGone:
         raise
-    except Exception as problem:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as problem:  # Rust's panics are no Exception
         channel.failed(*explained(problem))
         return 1
     channel.done(result)
@@ -75,7 +77,7 @@ def _kind(start: Start) -> Callable[[Start, Channel], Mapping[str, Any]]:
     return run
 
 
-def explained(problem: Exception) -> Failure:
+def explained(problem: BaseException) -> Failure:
     """Code, message and hint for the tenant."""
     from sealing import ArtefactCorrupt
     from training.errors import JobError

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from strongroom.datasets.models import DatasetVersion
 from strongroom.deployments.models import Deployment
-from strongroom.errors import NotFound
+from strongroom.errors import NotFound, Unavailable
 from strongroom.jobs import services
 from strongroom.jobs.attempts import see_through
 from strongroom.jobs.models import Attempt, Event, Job, LogLine
@@ -27,6 +27,7 @@ from strongroom.registry import services as registry
 from strongroom.registry.models import ModelVersion
 from strongroom.tenants import scope
 from strongroom.vault import keys
+from strongroom.vault import services as vault
 from strongroom.vault.models import Artefact
 from tests.callers import Deposit
 from tests.jobs.work import (
@@ -215,6 +216,28 @@ def test_a_killed_training_goes_on_from_its_checkpoint_bit_for_bit(
     assert again.usage["core_seconds"] > 0
     assert whole.state == State.SUCCEEDED
     assert sealed(acme) == ["data", "model", "model"]
+
+
+@pytest.mark.django_db(transaction=True)  # what is rolled back has no row at a real commit
+def test_a_database_that_fails_while_a_checkpoint_is_kept_costs_that_checkpoint_only(
+    acme: Deposit, digits: DatasetVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[int] = []
+
+    def destroy(artefact: Artefact) -> None:
+        if artefact.kind == "checkpoint" and not failed:
+            failed.append(Attempt.objects.get().checkpoint_step)
+            raise Unavailable("the database is away", code="database_unavailable")
+        real(artefact)
+
+    real = vault.destroy
+    monkeypatch.setattr(vault, "destroy", destroy)
+    submitted(acme, training(epochs=1000))
+    job = worked()
+    assert job.state == State.SUCCEEDED, job.error
+    with scope.tenant(acme.id, write=False):
+        assert failed
+        assert Attempt.objects.get(job=job).checkpoint_step > failed[0]
 
 
 def test_a_job_that_always_crashes_has_failed_when_its_attempts_are_used_up(

@@ -81,6 +81,7 @@ def test_the_task_decides_what_whole_numbers_are() -> None:
     ("label", "task", "says"),
     [
         ("0.5", "classification", "fractions"),
+        ("1e19", "classification", "over 2\\*\\*53"),
         ("x", "regression", "texts"),
         ("1", "classification", "one class '1'"),
     ],

@@ -160,8 +160,11 @@ def _document(row: int, line: bytes) -> Json:
 def _object(pairs: list[tuple[str, Any]]) -> Json:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {_shown(next(name for name in names if names.count(name) > 1))} is there twice")
+        seen = set[str]()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the key {_shown(name)} is there twice")
+            seen.add(name)
     return made
 
 

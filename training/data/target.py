@@ -55,8 +55,14 @@ def _refuse_missing(name: str, raw: Array) -> None:
 
 def _looks_like_classes(raw: Array) -> bool:
     if raw.dtype.kind == "f":
-        return bool((raw == np.round(raw)).all()) and len(np.unique(raw)) <= MOST_GUESSED_CLASSES
+        whole = (raw == np.round(raw)).all() and _names_whole_numbers(raw)
+        return bool(whole) and len(np.unique(raw)) <= MOST_GUESSED_CLASSES
     return len(np.unique(raw)) <= LIMITS.classes
+
+
+def _names_whole_numbers(raw: Array) -> bool:
+    """Whether its whole numbers are all told apart, and are in int64."""
+    return bool((np.abs(raw) <= 2**53).all())
 
 
 def _numbers(name: str, raw: Array) -> Array:
@@ -73,6 +79,11 @@ def _classes(name: str, raw: Array) -> tuple[Array, list[str]]:
         raise DatasetContradictsSpec(
             f"the target {name!r} holds fractions, classification needs classes",
             "choose another target, or the task regression",
+        )
+    if raw.dtype.kind == "f" and not _names_whole_numbers(raw):
+        raise DatasetContradictsSpec(
+            f"the target {name!r} holds numbers over 2**53, which are not told apart as classes",
+            "write the classes as texts, or choose the task regression",
         )
     codes, names = _codes(name, raw)
     if len(names) < 2:

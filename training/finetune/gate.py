@@ -8,6 +8,7 @@ what goes into a quantized matrix to 8 bits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -68,15 +69,16 @@ def prove(
     except NotServed as refused:
         return Proof(0, 0, 0, 0.0, tolerance, f"parity_failed: {refused.message}")
     gaps = _gaps(base, adapter, prompts, answers, look)
-    worst = max((gap for row in gaps for gap in row), default=0.0)
+    worst = max((gap for row in gaps for gap in row if math.isfinite(gap)), default=0.0)
+    far = [
+        (example.row, place, gap)
+        for example, row in zip(chosen, gaps, strict=True)
+        for place, gap in enumerate(row, 1)
+        if not gap <= tolerance  # NaN is not within any
+    ]
     reason = None
-    if not worst <= tolerance:
-        number, place, gap = next(
-            (example.row, place, gap)
-            for example, row in zip(chosen, gaps, strict=True)
-            for place, gap in enumerate(row, 1)
-            if not gap <= tolerance
-        )
+    if far:
+        number, place, gap = far[0]
         reason = (
             f"parity_failed: on row {number} llama.cpp with the adapter says another token than torch at place {place} "
             f"of the answer: {gap:.3g} apart in logits, {tolerance:g} allowed"

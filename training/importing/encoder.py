@@ -141,9 +141,11 @@ def _tokens(tokenizer: bytes, card: Json) -> dict[str, Array]:
         ) from None
     try:
         library = tokenizers.Tokenizer.from_str(tokenizer.decode())
-    except Exception as problem:  # the library raises nothing finer
+        rows = [library.encode(text).ids[: card["max_tokens"]] for text in TEXTS]
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as problem:  # the package raises bare Exception, and Rust's panics as a BaseException
         raise wordpiece.refused(probe.brief(problem)) from None
-    rows = [library.encode(text).ids[: card["max_tokens"]] for text in TEXTS]
     ids = np.full((len(rows), max(map(len, rows))), card["pad_token"], dtype=np.int64)
     mask = np.zeros_like(ids)
     for number, row in enumerate(rows):

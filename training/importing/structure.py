@@ -65,7 +65,7 @@ def _set_aside(graph: onnx.GraphProto) -> Iterator[None]:
             tensor.ParseFromString(content)
 
 
-def brief(problem: Exception) -> str:
+def brief(problem: BaseException) -> str:
     """The first line of what a library says, shortened."""
     line = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
     return line[:300]

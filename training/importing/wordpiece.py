@@ -77,8 +77,10 @@ def _part(document: Json, key: str, *kinds: str) -> Json:
 def _model(model: Json, words: int) -> Json:
     vocabulary, longest = model.get("vocab"), model.get("max_input_chars_per_word", 100)
     unknown, prefix = model.get("unk_token"), model.get("continuing_subword_prefix")
-    if not isinstance(vocabulary, dict) or unknown not in vocabulary or not isinstance(prefix, str):
-        raise refused("there is no vocabulary, no token for unknown words in it, or no prefix of inner pieces")
+    if not isinstance(vocabulary, dict) or not isinstance(unknown, str) or not isinstance(prefix, str):
+        raise refused("there is no vocabulary, no token for unknown words, or no prefix of inner pieces")
+    if unknown not in vocabulary:
+        raise refused(f"the token for unknown words, {shown(unknown)}, is not in the vocabulary")
     if type(longest) is not int or not 1 <= longest <= MOST_WORD_CHARACTERS:
         raise refused(f"max_input_chars_per_word is {shown(str(longest))}, not 1 to {MOST_WORD_CHARACTERS}")
     for word, number in vocabulary.items():

@@ -6,6 +6,7 @@ transformers ignores keys that it does not know, and so does this; the keys of i
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +133,7 @@ def _number(config: Json, key: str, otherwise: float | None = None) -> float:
     value = config.get(key)
     if value is None and otherwise is not None:
         return otherwise
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise _refused(
             f"{key} in config.json is {shown(str(value))}", "upload it as it was published", "config_invalid"
         )

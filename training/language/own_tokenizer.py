@@ -7,7 +7,8 @@ expression of the stranger's is ever run. That it is the same tokenizer in the e
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,8 @@ class OwnTokenizer:
     behind: int | None
 
     def cut(self, text: str, special: bool) -> list[int]:
-        return tokenizers_.ids(self.tokenizer, text, special=special)
+        with _named():
+            return tokenizers_.ids(self.tokenizer, text, special=special)
 
     def id(self, token: str) -> int | None:
         found: int | None = self.tokenizer.token_to_id(token)
@@ -177,20 +179,28 @@ def _made(document: Json, model: Json) -> Any:
         "model": model,
     }
     library = tokenizers_.imported()
-    try:
+    with _named():
         return library.Tokenizer.from_str(json.dumps(parts))
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """What the package does with a stranger's file: it raises bare Exception, and Rust's panics as a BaseException."""
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as problem:  # the package raises bare Exception, and Rust's panics as a BaseException
+    except BaseException as problem:
         raise _refused(
-            f"tokenizer.json cannot be read: {str(problem)[:200]}", _AS_PUBLISHED, "document_invalid"
+            f"tokenizer.json cannot be used: {str(problem)[:200]}", _AS_PUBLISHED, "document_invalid"
         ) from None
 
 
 def _around(made: Any) -> tuple[int | None, int | None]:
     """The token before and the one behind a text, found by trying."""
-    inner = made.encode("a", add_special_tokens=False).ids
-    whole = made.encode("a", add_special_tokens=True).ids
+    with _named():
+        inner = made.encode("a", add_special_tokens=False).ids
+        whole = made.encode("a", add_special_tokens=True).ids
     for before in (0, 1):
         behind = len(whole) - len(inner) - before
         if behind in (0, 1) and whole[before : len(whole) - behind] == inner:

@@ -53,14 +53,15 @@ class Process:
         channel = self._child.channel
         channel.settimeout(wait_seconds)
         try:
-            socket.send_fds(channel, [json.dumps(packet, separators=(",", ":")).encode()], list(descriptors))
+            written = json.dumps(packet, ensure_ascii=False, separators=(",", ":"))  # as its size was looked at
+            socket.send_fds(channel, [written.encode()], list(descriptors))
         except OSError:
             return False
         return True
 
     def send_tensors(self, packet: Mapping[str, Any], body: bytes) -> bool:
         """`body` inside the packet, or by descriptor where it would be over 64 KiB."""
-        if len(body) * 4 // 3 + len(json.dumps(packet)) < packets.PACKET_BYTES - 1024:
+        if len(body) * 4 // 3 + len(json.dumps(packet, ensure_ascii=False).encode()) < packets.PACKET_BYTES - 1024:
             return self.send({**packet, "body": base64.b64encode(body).decode()})
         memory = os.memfd_create("outputs", os.MFD_CLOEXEC)
         try:

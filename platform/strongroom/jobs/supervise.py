@@ -196,11 +196,14 @@ class Supervision:
             recorder.write(self._process.usage())
             artefact = adopt(slot, packet, self.generation)
             oldest, previous = self.attempt.previous_artefact, self.attempt.checkpoint_artefact
-            self.attempt.checkpoint_artefact, self.attempt.previous_artefact = artefact, previous
-            self.attempt.checkpoint_step = packet.step
-            self.attempt.save(update_fields=["checkpoint_artefact", "previous_artefact", "checkpoint_step"])
+            Attempt.objects.filter(id=self.attempt.id).update(
+                checkpoint_artefact=artefact, previous_artefact=previous, checkpoint_step=packet.step
+            )
             if oldest is not None:
                 vault.destroy(oldest)
+        # Only what is committed is known: the next one names these rows.
+        self.attempt.checkpoint_artefact, self.attempt.previous_artefact = artefact, previous
+        self.attempt.checkpoint_step = packet.step
         self.lease.renewed(began)
         recorder.written()
 

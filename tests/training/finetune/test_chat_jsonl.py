@@ -96,6 +96,12 @@ REFUSED: list[tuple[Json | str | bytes, str, str, str]] = [
     ("[" * 100_000, "jsonl_syntax", "nested too deeply", "such as"),
     ('{"messages": NaN}', "jsonl_syntax", "NaN is no number", "such as"),
     ('{"a": 1, "a": 2}', "jsonl_syntax", "the key 'a' is there twice", "such as"),
+    (
+        '{"messages": 0, ' + ", ".join(f'"{n}": 0' for n in [*range(200_000), 199_999]) + "}",
+        "jsonl_syntax",
+        "twice",
+        "such",
+    ),
     ('{"messages": ' + "9" * 5000 + "}", "jsonl_syntax", "is not JSON", "such as"),
     (b"\xff\xfe", "jsonl_encoding", "is not UTF-8, from its byte 1 on", "UTF-8"),
     ("[1]", "jsonl_row", "is a list, not an object", "such as"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -104,6 +105,16 @@ def test_an_adapter_that_is_served_otherwise_is_rejected_with_the_row_and_the_pl
     )
     assert found.line == found.reason
     assert found.worst > found.tolerance
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_answers_that_are_no_numbers_are_within_no_tolerance(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_gaps", lambda *_: [[0.0, 0.0], [0.01, wrong]])
+    base, adapter, examples = learned()
+    found = proof(base, adapter, examples[:2])
+    assert found.reason is not None
+    assert f"at place 2 of the answer: {wrong}" in found.reason
+    assert found.worst == 0.01
 
 
 def test_an_adapter_that_llama_cpp_does_not_load_is_rejected() -> None:

@@ -78,6 +78,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "no vocabulary": (put("model", "vocab", value={}), "vocabulary"),
     "a vocabulary that is a list": (put("model", "vocab", value=["a"]), "vocabulary"),
     "unknown words without a token": (put("model", "unk_token", value="[NONE]"), "unknown words"),
+    "unknown words with a list": (put("model", "unk_token", value=[]), "unknown words"),
     "no prefix": (put("model", "continuing_subword_prefix", value=None), "prefix"),
     "endless words": (put("model", "max_input_chars_per_word", value=10**9), "max_input_chars_per_word"),
     "an id that the model has not": (put("model", "vocab", "hello", value=20), "'hello'"),

@@ -275,6 +275,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a number that is missing": (configured(intermediate_size=...), "config_invalid"),
     "a number below nothing": (configured(num_hidden_layers=-1), "config_invalid"),
     "epsilon without end": (folder({"config.json": json.dumps(config(rms_norm_eps=float("inf")))}), "config_invalid"),
+    "epsilon of 400 digits": (configured(rms_norm_eps=10**400), "config_invalid"),
     "heads of nothing": (configured(num_attention_heads=0), "hyperparameters"),
     "more blocks than weights": (configured(num_hidden_layers=3), "tensor_missing"),
     "fewer blocks than weights": (configured(num_hidden_layers=1), "tensor_shape"),
@@ -332,6 +333,17 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         "tokenizer_unknown",
     ),
     "an unknown end of the line": (tokenized(post_processor={"type": "RobertaProcessing"}), "tokenizer_unknown"),
+    "a token around a text that is none": (
+        tokenized(
+            post_processor={
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [],
+                "special_tokens": {},
+            }
+        ),
+        "document_invalid",
+    ),
     "a token beyond the embedding": (
         tokenized(added_tokens=[{"id": 10**9, "content": "<x>", "special": True}]),
         "vocabulary",
