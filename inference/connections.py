@@ -241,14 +241,16 @@ class AgentConnection:
 
     def _give(self, frame: Frame, whole: bytearray) -> None:
         """Decrypts weights for other cells to map; a cell that gives loads nothing, and ends after it."""
-        from inference.language.loading import decrypted  # the extra `language` may not be installed
-
         descriptors, self._descriptors = self._descriptors, []
         try:
+            from inference.language.loading import decrypted
+
             order = BaseOrder.read(frame.fields() | {"version": ""}, bytes(frame.body[:KEY_BYTES]))
             if len(descriptors) != 1:
                 raise ProtocolError("a give without its descriptor")
             given = decrypted(order, descriptors[0])
+        except ImportError:
+            raise LoadFailed("this node has no extra `language`: make language") from None
         except (KeyError, ValueError, TypeError) as error:
             raise ProtocolError(f"a give frame without its fields ({type(error).__name__})") from None
         finally:

@@ -51,7 +51,7 @@ class Base:
             self.engine = Engine(weights, loop, _deliver, slots=room.slots, cells=room.cells, threads=room.threads)
             self.wording = self._worded(wording)
         except BaseException:
-            self.text.shutdown(wait=False)
+            self.text.shutdown()  # it reads the vocabulary, which goes with the weights
             raise
         self.context_length = min(weights.context_length, self.engine.context.cells)
         self._grammars: Grammars | None = None

@@ -13,10 +13,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from strongroom.deployments.cells import Conditions, Zygote
+from strongroom.deployments.cells import Conditions, LoadRefused, Zygote
 from strongroom.deployments.keeper import Keeper, Ties
 from strongroom.deployments.rows import Order, Report, Wanted
-from strongroom.errors import Unavailable
+from strongroom.deployments.shared import GIVER_LOST
+from strongroom.errors import NotFound, Unavailable
 from tests.deployments.test_client import sealed
 from tests.inference import graphs
 
@@ -34,6 +35,7 @@ class Desk:
         self.keeper = Keeper(TENANT, "cpu", ties)
         self.answers: dict[UUID, list[bytes | Exception | str]] = {}
         self.reports: list[Report] = []
+        self.lost_givers = 0  # how many shared copies fail before one is there
 
     async def order(self, wanted: Wanted) -> Order:
         answers = self.answers.get(wanted.version) or [graphs.mlp()[0]]
@@ -44,10 +46,17 @@ class Desk:
             os.kill(self.keeper.cell.pid, signal.SIGKILL)
             return sealed(TENANT, *graphs.mlp())
         assert isinstance(answer, bytes)
-        return sealed(TENANT, answer, graphs.mlp()[1])
+        order = sealed(TENANT, answer, graphs.mlp()[1])
+        order.is_public = wanted.share
+        return order
 
     async def shared(self, order: Order) -> None:
-        raise AssertionError("nothing here is public")
+        self.lost_givers -= 1
+        if self.lost_givers >= 0:
+            raise LoadRefused(GIVER_LOST, "the cell ended")
+
+    def states(self) -> list[str]:
+        return [report.state for report in self.reports]
 
     def told(self, report: Report) -> None:
         self.reports.append(report)
@@ -57,8 +66,8 @@ class Desk:
             await asyncio.sleep(0.02)
 
 
-def wanted(name: str, version: UUID | None = None, max_batch: int = 8) -> Wanted:
-    return Wanted(TENANT, DEPLOYMENT, name, "cpu", version or uuid4(), max_batch)
+def wanted(name: str, version: UUID | None = None, max_batch: int = 8, *, share: bool = False) -> Wanted:
+    return Wanted(TENANT, DEPLOYMENT, name, "cpu", version or uuid4(), max_batch, share=share)
 
 
 def key(one: Wanted) -> tuple[str, str]:
@@ -129,6 +138,110 @@ def test_a_version_is_served_until_the_one_that_replaces_it_is_loaded_even_where
         await desk.until(lambda: list(desk.keeper.loaded) == [key(better)])
 
     run(test, old, answers=None)
+
+
+def test_going_back_from_a_version_that_failed_is_told() -> None:
+    old, new = wanted("digits"), wanted("digits")
+
+    async def test(desk: Desk) -> None:
+        await desk.until(lambda: key(old) in desk.keeper.loaded)
+        desk.answers[new.version] = [b"no model"]
+        desk.keeper.assign([new])
+        await desk.until(lambda: desk.states()[-1] == "failed")
+        desk.keeper.assign([old], loading={DEPLOYMENT})
+        assert desk.states()[-1] == "ready"
+
+    run(test, old, answers=None)
+
+
+def test_what_failed_is_tried_again_where_somebody_asks_for_it() -> None:
+    one = wanted("digits")
+
+    async def test(desk: Desk) -> None:
+        await desk.until(lambda: desk.states()[-1:] == ["failed"])
+        desk.keeper.assign([one])
+        assert desk.keeper.failures
+        desk.keeper.assign([one], loading={DEPLOYMENT})
+        await desk.until(lambda: desk.states()[-1] == "ready")
+
+    run(test, one, answers=[b"no model", graphs.mlp()[0]])
+
+
+def test_a_withdrawn_model_is_there_again_once_it_is_published_again() -> None:
+    one = wanted("adopted")
+
+    async def test(desk: Desk) -> None:
+        await desk.until(lambda: desk.states()[-1:] == ["failed"])
+        desk.keeper.assign([one])  # the rows changed
+        await desk.until(lambda: desk.states()[-1] == "ready")
+
+    run(test, one, answers=[NotFound("withdrawn"), graphs.mlp()[0]])
+
+
+def test_what_nobody_wants_any_more_fails_for_nobody() -> None:
+    old, new = wanted("digits"), wanted("digits")
+
+    async def test(desk: Desk) -> None:
+        await desk.until(lambda: key(old) in desk.keeper.loaded)
+
+        async def order(asked: Wanted) -> Order:
+            desk.keeper.assign([old])  # while it is being loaded
+            raise NotFound("gone")
+
+        desk.keeper._ties.order = order
+        desk.keeper.assign([new])
+        await desk.until(lambda: key(new) not in desk.keeper._wanted)
+        await asyncio.sleep(0.2)
+        assert "failed" not in desk.states()
+        assert not desk.keeper.failures
+
+    run(test, old, answers=None)
+
+
+def test_a_long_answer_of_an_unloaded_version_holds_up_no_other() -> None:
+    old, other, new = wanted("old"), wanted("other"), wanted("new")
+
+    async def test(desk: Desk) -> None:
+        await desk.until(lambda: len(desk.keeper.loaded) == 2)
+        cell, answered = desk.keeper.cell, asyncio.Event()
+        assert cell is not None
+
+        async def unload(name: str, version: str) -> None:
+            await answered.wait()
+
+        cell.unload = unload  # type: ignore[method-assign]
+        desk.keeper.assign([other, new])
+        await desk.until(lambda: desk.keeper.loaded.keys() == {key(other), key(new)})
+        desk.keeper.assign([other, new, old])  # again, and not before the cell is rid of it
+        await asyncio.sleep(0.3)
+        assert key(old) not in desk.keeper.loaded
+        answered.set()
+        await desk.until(lambda: key(old) in desk.keeper.loaded)
+        assert not cell.ended.is_set()
+
+    run(test, old, other, answers=None)
+
+
+def test_the_end_of_a_giving_cell_is_not_the_end_of_the_tenants() -> None:
+    one, shared = wanted("one"), wanted("shared", share=True)
+
+    async def test(desk: Desk) -> None:
+        await desk.until(lambda: key(one) in desk.keeper.loaded)
+        cell = desk.keeper.cell
+        desk.lost_givers = 1
+        desk.keeper.assign([one, shared])
+        await desk.until(lambda: key(shared) in desk.keeper.loaded)
+        assert desk.keeper.cell is cell
+        assert "failed" not in desk.states()
+        assert len(desk.keeper.maps) == 1
+        never = wanted("never", share=True)
+        desk.lost_givers = 99
+        desk.keeper.assign([one, never])
+        await desk.until(lambda: desk.states()[-1] == "failed")
+        assert desk.keeper.failures[key(never)].code == "load_killed"
+        assert desk.keeper.cell is cell
+
+    run(test, one, answers=None)
 
 
 def test_a_killed_cell_comes_back_with_everything_that_it_had() -> None:

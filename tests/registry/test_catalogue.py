@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from django.db import connections
 
 from strongroom.deployments import rows
 from strongroom.errors import NotFound
@@ -90,6 +93,30 @@ def test_a_model_that_is_published_again_is_there_for_its_adopters_again(acme: D
     rows.order(wanted(globex, "base")).forget()
 
 
+def test_agents_look_again_once_a_model_is_published_again(acme: Deposit) -> None:
+    language(acme)
+    for public in (True, False):
+        acme.api.call("PATCH", "/api/v1/models/llm/versions/1", {"public": public})
+    before = rows.generation()
+    acme.api.call("PATCH", "/api/v1/models/llm/versions/1", PUBLIC)
+    assert rows.generation() > before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_publishing_many_times_at_once_is_publishing_once(acme: Deposit, globex: Deposit) -> None:
+    language(acme)
+
+    def publish(_: int) -> int:
+        try:
+            return acme.api.call("PATCH", "/api/v1/models/llm/versions/1", PUBLIC).status_code
+        finally:
+            connections.close_all()  # of this thread
+
+    with ThreadPoolExecutor(6) as callers:
+        assert set(callers.map(publish, range(6))) == {200}
+    assert len(globex.api.get("/api/v1/catalogue").json()["data"]) == 1
+
+
 def test_a_deleted_model_is_no_longer_public(acme: Deposit, globex: Deposit) -> None:
     language(acme)
     acme.api.call("PATCH", "/api/v1/models/llm/versions/1", PUBLIC)
@@ -107,15 +134,25 @@ def test_only_the_owner_publishes_and_only_language_models(acme: Deposit, globex
     assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "/public")
 
 
-def test_the_base_of_an_adapter_stays_while_the_adapter_does(acme: Deposit) -> None:
-    base = language(acme)
-    with scope.tenant(acme.id):
-        artefact = vault.seal_bytes(acme.id, "model", b"adapter")
+def adapter(owner: Deposit, name: str, base: ModelVersion) -> None:
+    with scope.tenant(owner.id):
+        artefact = vault.seal_bytes(owner.id, "model", b"adapter")
         signature = INTERFACE | {"adapter": True, "base_sha256": "0" * 64}
         result = {"signature": signature, "metrics": {}, "parameters": 7, "evaluation": None}
         services.register(
-            name="tuned", task="generation", artefact=artefact, result=result, lineage={}, format="lora", base=base
+            name=name, task="generation", artefact=artefact, result=result, lineage={}, format="lora", base=base
         )
+
+
+def test_a_model_goes_with_the_adapters_of_its_own(acme: Deposit) -> None:
+    adapter(acme, "llm", language(acme))
+    assert acme.api.call("DELETE", "/api/v1/models/llm").status_code == 204
+    assert acme.api.get("/api/v1/models/llm").status_code == 404
+
+
+def test_the_base_of_an_adapter_stays_while_the_adapter_does(acme: Deposit) -> None:
+    base = language(acme)
+    adapter(acme, "tuned", base)
     refused = acme.api.call("DELETE", "/api/v1/models/llm/versions/1")
     assert (refused.status_code, refused.json()["code"]) == (409, "in_use")
     order = rows.order(wanted(acme, "tuned"))

@@ -156,10 +156,10 @@ class Agent:
             parts.setdefault((wanted.tenant, wanted.device), []).append(wanted)
         for place in parts.keys() - self.keepers.keys():
             self._keep(*place)
+        loading = reading.loading - self._reports.waiting.keys()  # what is known already is told soon
         for place, keeper in self.keepers.items():
-            keeper.assign(parts.get(place, ()))
-        if not any(wanted.share for wanted in reading.wanted):
-            self._shared_weights().keep(())
+            keeper.assign(parts.get(place, ()), loading)
+        self._free_copies()
 
     def _keep(self, tenant: UUID, device: str) -> None:
         share = self._shared_weights().share
@@ -173,6 +173,11 @@ class Agent:
         if self._shared is None:
             self._shared = SharedWeights(self.zygote, self.folder, self._name)
         return self._shared
+
+    def _free_copies(self) -> None:
+        """Of shared weights that no cell maps any more, or is about to."""
+        if self._shared is not None:
+            self._shared.keep(set().union(*(keeper.maps for keeper in self.keepers.values())))
 
     def _kept(self, task: asyncio.Task[None], place: tuple[UUID, str], keeper: Keeper) -> None:
         """Nothing is wanted there any more; what came meanwhile is read again."""
@@ -228,6 +233,7 @@ class Agent:
 
     def _publish(self) -> None:
         """cells.json, by rename, where something changed."""
+        self._free_copies()
         cells = [described(keeper) for keeper in self.keepers.values()]
         text = json.dumps(cells).encode()
         if text == self._published:

@@ -32,6 +32,7 @@ FORK_SECONDS = 10.0
 READY_SECONDS = 60.0
 LOAD_SECONDS = 600.0
 ANSWER_SECONDS = 60.0
+UNLOAD_SECONDS = 1200.0  # longer than the longest answer
 # libgomp's threads wait a little for the next step before they sleep: where they spun for longer (its default) and
 # another process had the core, a language model made 5 tokens a second instead of 200.
 ZYGOTE_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
@@ -228,7 +229,7 @@ class Cell:
 
     async def unload(self, deployment: str, version: str) -> None:
         """Freed once what it had taken in is answered."""
-        await self._ask(bytearray(encode(UNLOAD, 0, {"model": deployment, "version": version})), ANSWER_SECONDS)
+        await self._ask(bytearray(encode(UNLOAD, 0, {"model": deployment, "version": version})), UNLOAD_SECONDS)
 
     async def stats(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
         """Its word for it. LoadRefused, CellLost."""

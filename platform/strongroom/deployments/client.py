@@ -166,11 +166,15 @@ class Engines:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_SECONDS):
             _, connection = await loop.create_unix_connection(lambda: CellConnection(loop), str(path))
-            await connection.prove()
+            try:
+                await connection.prove()
+            except BaseException:
+                connection.close()
+                raise
         live = {target.socket for target in self.targets.snapshot.cells}
         for old in [one for one, other in self._connections.items() if other.lost or one not in live]:
             if old != path:
-                self._connections.pop(old)
+                self._connections.pop(old).close()
         self._connections[path] = connection
         return connection
 

@@ -1,8 +1,8 @@
 """Keeps one tenant's cell on one device as it should be: started, restarted with growing pauses, loaded, unloaded.
 
     assign(wanted) ─→ turn: cell there? ─→ load what is missing ─→ tell ─→ unload what nobody wants any more
-          ↑                    │ ended: again after a pause                 (a replaced version goes last)
-          └── cell's end ──────┘
+          ↑                    │ ended: again after a pause                 (a replaced version goes last, and nobody
+          └── cell's end ──────┘                                             waits for its answers but the cell)
 
 A version whose loading killed the cell twice is given up until its deployment changes: it would take the tenant's
 other models down with it. Knows no database: orders come from a function, what became of them goes to another.
@@ -11,10 +11,9 @@ other models down with it. Knows no database: orders come from a function, what 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -23,6 +22,7 @@ from uuid import UUID
 from sealing import SealingError
 from strongroom.deployments.cells import Cell, CellLost, LoadRefused, Zygote
 from strongroom.deployments.rows import Order, Report, Wanted
+from strongroom.deployments.shared import GIVER_LOST
 from strongroom.errors import StrongroomError
 from strongroom.vault.services import ColumnCorrupt
 
@@ -33,7 +33,8 @@ DRAIN_SECONDS = 0.5  # from cells.json without a version to its unloading; the e
 DEATHS_ALLOWED = 2
 LOOK_SECONDS = 5.0
 HANGING_SECONDS = 20.0
-PASSING = frozenset({"keys_unavailable", "database_unavailable", "storage_full"})
+PASSING = frozenset({"keys_unavailable", "database_unavailable", "storage_full", GIVER_LOST})
+CHANGING = frozenset({"not_found"})  # a withdrawn model may be published again: tried at every change of the rows
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ class Keeper:
         self.loaded: dict[tuple[str, str], Wanted] = {}
         self.failures: dict[tuple[str, str], Failure] = {}
         self._deaths_while_loading: dict[tuple[str, str], int] = {}
+        self._maps: dict[tuple[str, str], frozenset[UUID]] = {}  # shared copies, by artefact
+        self._freeing: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._wanted: dict[tuple[str, str], Wanted] = {}
         self._ties = ties
         self._changed = asyncio.Event()
@@ -83,13 +86,19 @@ class Keeper:
         self._started_at = 0.0
         self._memory_bytes: int | None = None
 
-    def assign(self, wanted: Iterable[Wanted]) -> None:
-        """What should be loaded from now on."""
+    def assign(self, wanted: Iterable[Wanted], loading: Collection[UUID] = ()) -> None:
+        """What should be loaded from now on. `loading`: the deployments whose rows say so, which is what somebody wants
+        to hear the end of: what failed is tried again, what is there is told."""
         self._wanted = {(one.name, str(one.version)): one for one in wanted}
         for key, failure in list(self.failures.items()):
-            if self._wanted.get(key) != failure.wanted:
+            again = failure.code in CHANGING or (not failure.passing and failure.wanted.deployment in loading)
+            if again or self._wanted.get(key) != failure.wanted:
                 del self.failures[key]
                 self._deaths_while_loading.pop(key, None)
+        self._maps = {key: used for key, used in self._maps.items() if key in self.loaded or key in self._wanted}
+        for key, one in self._wanted.items():
+            if one.deployment in loading and self.loaded.get(key) == one:
+                self._tell(one, "ready")
         self._changed.set()
 
     def hurry(self) -> None:
@@ -102,9 +111,21 @@ class Keeper:
     def serves(self, name: str) -> bool:
         return any(key[0] == name for key in self.loaded)
 
+    @property
+    def maps(self) -> set[UUID]:
+        """The artefacts whose shared copies are mapped here, or about to be."""
+        return {artefact for artefacts in self._maps.values() for artefact in artefacts}
+
     async def run(self) -> None:
-        """Until nothing is wanted here any more."""
-        while self._wanted:
+        """Until nothing is wanted here any more, and what was taken in is answered."""
+        try:
+            await self._keep()
+        finally:
+            for task in self._freeing.values():
+                task.cancel()
+
+    async def _keep(self) -> None:
+        while self._wanted or (self._lives and (self.loaded or self._freeing)):
             self._changed.clear()
             try:
                 await self._turn()
@@ -120,26 +141,31 @@ class Keeper:
         await self._stop()
 
     async def _stop(self) -> None:
-        self.state = "draining"
-        if self.cell is not None and not self.cell.ended.is_set():
-            with contextlib.suppress(CellLost):
-                await self._unload(self.cell)
+        if self.cell is not None and self._lives:
             self.cell.on_end = lambda: None
             self.cell.end()
         self.state = "dead"
         self._ties.publish()
 
+    @property
+    def _lives(self) -> bool:
+        return self.cell is not None and not self.cell.ended.is_set()
+
     async def _turn(self) -> None:
+        if not self._wanted and self.cell is not None:
+            self.state = "draining"
+            await self._unload(self.cell)
+            return
         cell = await self._living_cell()
         for key, wanted in list(self._wanted.items()):
-            if self.loaded.get(key) != wanted and self._due(key):
+            if self.loaded.get(key) != wanted and key not in self._freeing and self._due(key):
                 await self._load(cell, key, wanted)
             if self._changed.is_set():
                 return
         await self._unload(cell)
 
     async def _living_cell(self) -> Cell:
-        if self.cell is not None and not self.cell.ended.is_set():
+        if self.cell is not None and self._lives:
             return self.cell
         if monotonic() - self._started_at > STEADY_SECONDS:
             self._starts = 0
@@ -175,15 +201,17 @@ class Keeper:
         except (SealingError, ColumnCorrupt):
             self._failed(key, wanted, "artefact_corrupt")
             return
+        parts = [part for part in (order, order.base) if part is not None and part.is_public and wanted.share]
+        self._maps[key] = frozenset(part.artefact for part in parts)
         try:
-            if wanted.share:
-                for part in (order, order.base):
-                    if part is not None and part.is_public:
-                        await self._ties.share(part)
+            for part in parts:
+                await self._ties.share(part)
             memory_bytes = await cell.load(wanted, order)
         except LoadRefused as refusal:
             logger.warning("deployment %s of tenant %s: %s", wanted.name, self.tenant, refusal)
-            self._failed(key, wanted, refusal.code)
+            failed = self.failures.get(key)
+            many = failed is not None and failed.code == GIVER_LOST and failed.times >= DEATHS_ALLOWED
+            self._failed(key, wanted, "load_killed" if many and refusal.code == GIVER_LOST else refusal.code)
         except CellLost:
             deaths = self._deaths_while_loading[key] = self._deaths_while_loading.get(key, 0) + 1
             if deaths >= DEATHS_ALLOWED:
@@ -191,6 +219,8 @@ class Keeper:
             raise
         else:
             self._succeeded(key, wanted, memory_bytes)
+        finally:
+            order.forget()
 
     def _succeeded(self, key: tuple[str, str], wanted: Wanted, memory_bytes: int | None) -> None:
         self.failures.pop(key, None)
@@ -204,6 +234,8 @@ class Keeper:
         self._tell(wanted, "ready")
 
     def _failed(self, key: tuple[str, str], wanted: Wanted, code: str) -> None:
+        if self._wanted.get(key) != wanted:
+            return  # nobody wants it any more: it is no failure of the deployment's
         times = self.failures[key].times + 1 if key in self.failures else 1
         failure = self.failures[key] = Failure(code, wanted, times)
         failure.again_at = monotonic() + (PAUSES[min(times + 1, len(PAUSES) - 1)] if failure.passing else math.inf)
@@ -211,18 +243,30 @@ class Keeper:
         self._tell(wanted, *(("loading", None) if failure.passing else ("failed", code)))
 
     async def _unload(self, cell: Cell) -> None:
-        """What nobody wants any more; a version that another one replaces stays until that one is loaded."""
+        """What nobody wants any more; a version that another one replaces stays until that one is loaded.
+
+        The cell answers first what it has taken in, which takes as long as its longest answer: other loads go on.
+        """
         done = [key for key in self.loaded if key not in self._wanted and not self._awaits_successor(key[0])]
         if not done:
             return
         for key in done:
             del self.loaded[key]
+            self._maps.pop(key, None)
         self._ties.publish()
         await asyncio.sleep(DRAIN_SECONDS)
-        for name, version in done:
-            if (name, version) not in self.loaded:
-                with contextlib.suppress(LoadRefused):  # it was not there: as wanted
-                    await cell.unload(name, version)
+        for key in done:
+            if key not in self.loaded:
+                self._freeing[key] = asyncio.create_task(self._free(cell, key))
+
+    async def _free(self, cell: Cell, key: tuple[str, str]) -> None:
+        try:
+            await cell.unload(*key)
+        except (LoadRefused, CellLost) as error:  # it was not there: as wanted; a cell that hangs is found by _look
+            logger.info("unloading %s of tenant %s: %s", key[0], self.tenant, error)
+        finally:
+            del self._freeing[key]
+            self._changed.set()
 
     def _awaits_successor(self, name: str) -> bool:
         successors = [key for key in self._wanted if key[0] == name]
@@ -239,7 +283,7 @@ class Keeper:
             await self._look()
 
     async def _look(self) -> None:
-        if self.cell is None or self.cell.ended.is_set():
+        if self.cell is None or not self._lives:
             return
         try:
             self._memory_bytes = await self.cell.resident_bytes(HANGING_SECONDS)

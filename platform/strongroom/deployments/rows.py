@@ -50,6 +50,7 @@ class Reading:
 
     generation: int
     wanted: tuple[Wanted, ...]
+    loading: frozenset[UUID]  # deployments
     draining: tuple[tuple[UUID, UUID, str], ...]  # tenant, deployment, name
 
 
@@ -136,7 +137,8 @@ def read() -> Reading:
         for version in versions.get(row, ())
     ]
     draining = [(tenant, row, name) for tenant, row, name, _, state, *_ in places if state == State.DRAINING]
-    return Reading(number, tuple(wanted), tuple(draining))
+    loading = frozenset(row for _, row, _, _, state, *_ in places if state == State.LOADING)
+    return Reading(number, tuple(wanted), loading, tuple(draining))
 
 
 def order(wanted: Wanted) -> Order:

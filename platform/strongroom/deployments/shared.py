@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from uuid import UUID
 
-from strongroom.deployments.cells import Cell, LoadRefused, Zygote
+from strongroom.deployments.cells import Cell, CellLost, LoadRefused, Zygote
 from strongroom.deployments.rows import Order
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+GIVER_LOST = "giver_lost"
 
 
 class SharedWeights:
@@ -30,10 +32,13 @@ class SharedWeights:
         self._locks: dict[UUID, asyncio.Lock] = {}
 
     async def share(self, order: Order) -> None:
-        """Turns the order of a public model into one of its shared copy. LoadRefused, CellLost."""
+        """Turns the order of a public model into one of its shared copy. LoadRefused."""
         async with self._locks.setdefault(order.artefact, asyncio.Lock()):
             if order.artefact not in self._held:
-                self._held[order.artefact] = await self._given(order)
+                try:
+                    self._held[order.artefact] = await self._given(order)
+                except CellLost as error:  # not the end of the cell that asks
+                    raise LoadRefused(GIVER_LOST, f"the cell that decrypts the shared copy ended: {error}") from None
             held = self._held[order.artefact]
         order.forget()
         order.descriptor, order.plain = os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_CLOEXEC), True

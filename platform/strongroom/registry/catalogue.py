@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from strongroom import ids
+from strongroom.access.models import Generation
 from strongroom.audit.services import record
 from strongroom.errors import Conflict, Invalid, NotFound
 from strongroom.registry import services
@@ -36,8 +37,9 @@ def is_public(version: ModelVersion) -> bool:
 
 def publish(actor: Actor, version: ModelVersion) -> None:
     """Every tenant may deploy it from now on. Invalid, Conflict."""
-    if version.state != ModelVersion.State.READY or version.artefact is None:
-        raise Invalid(f"{version} is {version.state} and cannot be published", code="version_rejected")
+    state = services.lock(version)  # of two that come at once one waits, and nobody deletes it now
+    if state != ModelVersion.State.READY or version.artefact is None:
+        raise Invalid(f"{version} is {state} and cannot be published", code="version_rejected")
     if version.format != "gguf":
         raise Invalid.field("/public", "can be true for language models only", code="not_implemented")
     if is_public(version):
@@ -46,6 +48,7 @@ def publish(actor: Actor, version: ModelVersion) -> None:
     if withdrawn is not None:  # those who adopted it then have it again
         withdrawn.withdrawn_at = None
         withdrawn.save(update_fields=["withdrawn_at"])
+        Generation.bump("deployments")
         record(actor, "model.publish", "model_version", version.id)
         return
     PublicModel.objects.create(

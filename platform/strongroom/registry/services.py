@@ -185,6 +185,7 @@ def _archive_production(model: Model, but: ModelVersion | None = None) -> None:
 
 def delete_version(actor: Actor, version: ModelVersion) -> None:
     """Destroys the artefact's key and object; the row stays for the lineage. Conflict in_use."""
+    lock(version)  # nobody publishes it now
     if any(check(version) for check in _in_use):
         raise Conflict(f"{version} is served by a deployment or read by a job; stop it first", code="in_use")
     if (adapter := version.adapters.exclude(state=ModelVersion.State.DELETED).first()) is not None:
@@ -201,8 +202,13 @@ def delete_version(actor: Actor, version: ModelVersion) -> None:
 def delete(actor: Actor, name: str) -> None:
     """Deletes every version. NotFound, Conflict in_use (then none is deleted)."""
     find_model(name)
-    for version in versions().filter(model__name=name):
+    for version in versions().filter(model__name=name).order_by("-number"):  # an adapter before its base
         delete_version(actor, version)
+
+
+def lock(version: ModelVersion) -> str:
+    """Until the transaction's end; its state, as it is now."""
+    return str(ModelVersion.objects.select_for_update().values_list("state", flat=True).get(id=version.id))
 
 
 def model_document(model: Model) -> dict[str, Any]:
