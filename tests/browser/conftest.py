@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests import servers
 from tests.nodes import Node
@@ -30,7 +29,7 @@ PATIENCE_MS = 60_000
 
 @dataclass
 class Chromium:
-    """One browser with an empty profile of its own."""
+    """A window of its own: cookies and storage begin empty."""
 
     context: BrowserContext
     page: Page
@@ -56,21 +55,23 @@ class Chromium:
         self.page.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-@pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[Chromium]:
+@pytest.fixture(scope="module")
+def launched() -> Iterator[Browser]:
     path = servers.chromium()
     if path is None:
         pytest.fail("Chromium is missing: python -m tests.servers --install")
     with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=path, headless=True, args=list(FLAGS), viewport=DESKTOP
-        )
+        yield playwright.chromium.launch(executable_path=path, headless=True, args=list(FLAGS))
+
+
+@pytest.fixture
+def chromium(launched: Browser) -> Iterator[Chromium]:
+    with launched.new_context(viewport=DESKTOP) as context:
         context.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
-        browser = Chromium(context, context.pages[0] if context.pages else context.new_page())
+        browser = Chromium(context, context.new_page())
         browser.listen()
         yield browser
-        context.close()
 
 
 @dataclass(frozen=True)
