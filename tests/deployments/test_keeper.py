@@ -154,6 +154,20 @@ def test_going_back_from_a_version_that_failed_is_told() -> None:
     run(test, old, answers=None)
 
 
+def test_going_back_while_the_other_version_fails_is_told() -> None:
+    old, new = wanted("digits"), wanted("digits")
+
+    async def test(desk: Desk) -> None:
+        await desk.until(lambda: key(old) in desk.keeper.loaded)
+        desk.answers[new.version] = [b"no model"]
+        desk.keeper.assign([new])
+        await desk.until(lambda: desk.states()[-1] == "failed")
+        desk.keeper.assign([old])  # the row was never loading
+        assert desk.states()[-1] == "ready"
+
+    run(test, old, answers=None)
+
+
 def test_what_failed_is_tried_again_where_somebody_asks_for_it() -> None:
     one = wanted("digits")
 
@@ -212,12 +226,13 @@ def test_a_long_answer_of_an_unloaded_version_holds_up_no_other() -> None:
         cell.unload = unload  # type: ignore[method-assign]
         desk.keeper.assign([other, new])
         await desk.until(lambda: desk.keeper.loaded.keys() == {key(other), key(new)})
-        desk.keeper.assign([other, new, old])  # again, and not before the cell is rid of it
-        await asyncio.sleep(0.3)
-        assert key(old) not in desk.keeper.loaded
-        answered.set()
+        desk.keeper.assign([other, new, old])  # again, while its last answer is still on its way
         await desk.until(lambda: key(old) in desk.keeper.loaded)
+        desk.keeper.assign([])
+        await asyncio.sleep(1)
         assert not cell.ended.is_set()
+        answered.set()
+        await desk.until(cell.ended.is_set)
 
     run(test, old, other, answers=None)
 
@@ -239,6 +254,7 @@ def test_the_end_of_a_giving_cell_is_not_the_end_of_the_tenants() -> None:
         desk.keeper.assign([one, never])
         await desk.until(lambda: desk.states()[-1] == "failed")
         assert desk.keeper.failures[key(never)].code == "load_killed"
+        await desk.until(lambda: desk.keeper.maps == set())  # one failed, the other is unloaded
         assert desk.keeper.cell is cell
 
     run(test, one, answers=None)

@@ -232,7 +232,7 @@ def test_a_database_that_fails_while_a_checkpoint_is_kept_costs_that_checkpoint_
 
     real = vault.destroy
     monkeypatch.setattr(vault, "destroy", destroy)
-    submitted(acme, training(epochs=1000))
+    submitted(acme, training(epochs=2000))
     job = worked()
     assert job.state == State.SUCCEEDED, job.error
     with scope.tenant(acme.id, write=False):

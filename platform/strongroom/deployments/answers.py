@@ -55,8 +55,12 @@ def interface(body: memoryview) -> Interface:
         raise ProtocolError("the cell described no interface") from None
 
 
-def late() -> StrongroomError:
-    return Unavailable("the deadline passed before the model answered", code="deadline_exceeded")
+class Unheard(Unavailable):
+    """The deadline passed and the cell had not said anything: what it computed by then is not known."""
+
+
+def late(kind: type[Unavailable] = Unavailable) -> StrongroomError:
+    return kind("the deadline passed before the model answered", code="deadline_exceeded")
 
 
 def error_of(fields: Mapping[str, Any]) -> StrongroomError:

@@ -414,7 +414,7 @@ class CellConnection(asyncio.Protocol):
             if waiter.gone or waiter.deadline < now:
                 del self._waiting[number]
                 self._write((encode(CANCEL, number, {}),))
-                waiter.fail(answers.late())
+                waiter.fail(answers.late(answers.Unheard))
         self._sweeping = bool(self._waiting)
         if self._sweeping:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)

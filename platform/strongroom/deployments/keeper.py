@@ -78,7 +78,8 @@ class Keeper:
         self.failures: dict[tuple[str, str], Failure] = {}
         self._deaths_while_loading: dict[tuple[str, str], int] = {}
         self._maps: dict[tuple[str, str], frozenset[UUID]] = {}  # shared copies, by artefact
-        self._freeing: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._freeing: dict[asyncio.Task[None], tuple[str, str]] = {}
+        self._told: dict[UUID, str] = {}  # the state of each deployment, as last told
         self._wanted: dict[tuple[str, str], Wanted] = {}
         self._ties = ties
         self._changed = asyncio.Event()
@@ -95,9 +96,10 @@ class Keeper:
             if again or self._wanted.get(key) != failure.wanted:
                 del self.failures[key]
                 self._deaths_while_loading.pop(key, None)
-        self._maps = {key: used for key, used in self._maps.items() if key in self.loaded or key in self._wanted}
+        self._forget_maps()
         for key, one in self._wanted.items():
-            if one.deployment in loading and self.loaded.get(key) == one:
+            unheard = one.deployment in loading or self._told.get(one.deployment) != "ready"
+            if unheard and self.loaded.get(key) == one:
                 self._tell(one, "ready")
         self._changed.set()
 
@@ -121,7 +123,7 @@ class Keeper:
         try:
             await self._keep()
         finally:
-            for task in self._freeing.values():
+            for task in self._freeing:
                 task.cancel()
 
     async def _keep(self) -> None:
@@ -158,7 +160,7 @@ class Keeper:
             return
         cell = await self._living_cell()
         for key, wanted in list(self._wanted.items()):
-            if self.loaded.get(key) != wanted and key not in self._freeing and self._due(key):
+            if self.loaded.get(key) != wanted and self._due(key):
                 await self._load(cell, key, wanted)
             if self._changed.is_set():
                 return
@@ -185,6 +187,7 @@ class Keeper:
         for wanted in self.loaded.values():
             self._tell(wanted, "loading")
         self.loaded.clear()
+        self._forget_maps()
         self._ties.publish()
         self._changed.set()
 
@@ -238,6 +241,8 @@ class Keeper:
             return  # nobody wants it any more: it is no failure of the deployment's
         times = self.failures[key].times + 1 if key in self.failures else 1
         failure = self.failures[key] = Failure(code, wanted, times)
+        if not failure.passing and key not in self.loaded:
+            self._maps.pop(key, None)
         failure.again_at = monotonic() + (PAUSES[min(times + 1, len(PAUSES) - 1)] if failure.passing else math.inf)
         self._ties.publish()
         self._tell(wanted, *(("loading", None) if failure.passing else ("failed", code)))
@@ -252,21 +257,29 @@ class Keeper:
             return
         for key in done:
             del self.loaded[key]
-            self._maps.pop(key, None)
         self._ties.publish()
         await asyncio.sleep(DRAIN_SECONDS)
         for key in done:
             if key not in self.loaded:
-                self._freeing[key] = asyncio.create_task(self._free(cell, key))
+                task = asyncio.create_task(self._free(cell, key))
+                self._freeing[task] = key
+                task.add_done_callback(self._freed)
 
     async def _free(self, cell: Cell, key: tuple[str, str]) -> None:
         try:
             await cell.unload(*key)
         except (LoadRefused, CellLost) as error:  # it was not there: as wanted; a cell that hangs is found by _look
             logger.info("unloading %s of tenant %s: %s", key[0], self.tenant, error)
-        finally:
-            del self._freeing[key]
-            self._changed.set()
+
+    def _freed(self, task: asyncio.Task[None]) -> None:
+        del self._freeing[task]
+        self._forget_maps()
+        self._ties.publish()
+        self._changed.set()
+
+    def _forget_maps(self) -> None:
+        used = self.loaded.keys() | self._wanted.keys() | set(self._freeing.values())
+        self._maps = {key: artefacts for key, artefacts in self._maps.items() if key in used}
 
     def _awaits_successor(self, name: str) -> bool:
         successors = [key for key in self._wanted if key[0] == name]
@@ -292,4 +305,5 @@ class Keeper:
             self.cell.end()
 
     def _tell(self, wanted: Wanted, state: str, error_code: str | None = None) -> None:
+        self._told[wanted.deployment] = state
         self._ties.report(Report(self.tenant, wanted.deployment, state, error_code, self._memory_bytes))

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from inference.language.requests import Done, Generate, Tokens
 from strongroom.access.services import Principal
+from strongroom.deployments.answers import Unheard
 from strongroom.deployments.client import Embedded, EngineLost, Engines, Reply
 from strongroom.deployments.served import Served
 from strongroom.errors import StrongroomError, Unavailable
@@ -32,14 +33,16 @@ Run = Callable[..., Awaitable[Any]]  # has a blocking call done in a thread
 
 MARKS = 2  # that an encoder puts around a text
 LAST_WORDS_SECONDS = 30.0  # for the usage of a reply that nobody hears any more
+FAREWELL_SECONDS = 5.0  # less than a supervisor waits for a process that it stops
 
 _leaving: set[asyncio.Task[Any]] = set()
 
 
 async def farewell() -> None:
-    """Returns once all that was closed on this loop is counted."""
-    while _leaving:
-        await asyncio.wait(_leaving)
+    """Returns once all that was closed on this loop by now is counted, or after some seconds: a process that is to end
+    then ends, and its leases are paid in full."""
+    if leaving := set(_leaving):
+        await asyncio.wait(leaving, timeout=FAREWELL_SECONDS)
 
 
 class Call(Protocol):
@@ -195,8 +198,8 @@ class Speech:
 
 
 def is_untold(error: StrongroomError) -> bool:
-    """Whether the cell may have computed and did not say how much; all other refusals come before any work."""
-    return isinstance(error, EngineLost) or error.code == "deadline_exceeded"
+    """Whether the cell may have computed and did not say how much; its own refusals come before any work."""
+    return isinstance(error, EngineLost | Unheard)
 
 
 def _moved(part: Part, offset: int) -> Part:
@@ -254,9 +257,12 @@ class Speaker:
         """The texts' vectors, from a text encoder; left, counted and paid for when it returns. Whoever stops waiting
         pays, too: the encoder computes all the same."""
         task = asyncio.create_task(self._embedded(call, texts), name="an embedding")
-        _leaving.add(task)
-        task.add_done_callback(_leaving.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            _leaving.add(task)
+            task.add_done_callback(_leaving.discard)
+            raise
 
     async def _embedded(self, call: Call, texts: Sequence[str]) -> Embedded:
         served, reserved = call.served, None

@@ -26,9 +26,9 @@ def bring(house: Journey, name: str, format: str, content: bytes, **spec: Any) -
 
 
 @contextmanager
-def deployed(house: Journey, name: str, **limits: Any) -> Iterator[str]:
-    """SmolLM2 with limits of its own, for a test: the other deployment's are heard of a while after a change."""
-    versions = [{"model": "smollm2", "version": 1}]
+def deployed(house: Journey, name: str, model: str = "smollm2", **limits: Any) -> Iterator[str]:
+    """A model with limits of its own, for a test: the other deployment's are heard of a while after a change."""
+    versions = [{"model": model, "version": 1}]
     made = house.post("/api/v1/deployments", {"name": name, "versions": versions, "limits": limits})
     assert made.status == 202, made.body
     house.ready("alpha", name)

@@ -78,9 +78,11 @@ def test_whoever_leaves_a_stream_of_two_prompts_pays_for_what_was_made_and_no_mo
 
 
 def test_whoever_does_not_wait_for_vectors_pays_for_them_all_the_same(house: Journey) -> None:
-    with budgeted(house, 1_000_000) as client, pytest.raises(APITimeoutError):
-        client.embeddings.create(model="minilm", input=["A cat sits on the mat. " * 20] * 200, timeout=0.3)
-    used = until(lambda: used_by(house, client), 60)
+    texts = ["A cat sits on the mat. " * 20] * 400
+    with deployed(house, "patient", "minilm", deadline_ms=600_000) as name, budgeted(house, 1_000_000) as client:
+        with pytest.raises(APITimeoutError):
+            client.embeddings.create(model=name, input=texts, timeout=1)
+        used = until(lambda: used_by(house, client), 100)
     assert used["tokens_in"] > 10_000
     assert used["errors"] == 0
 

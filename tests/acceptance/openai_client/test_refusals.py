@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
+from openai.types import Completion
 
 from tests.acceptance.openai_client.conftest import deployed
 from tests.journeys import Journey, until
@@ -97,6 +98,14 @@ def test_a_model_of_arrays_or_vectors_says_what_it_is(client: OpenAI) -> None:
         client.embeddings.create(model="minilm", input="Hello", dimensions=100)
 
 
+def test_what_is_refused_takes_no_place(house: Journey, client: OpenAI) -> None:
+    with deployed(house, "narrow", "minilm", concurrency=1) as name:
+        for _ in range(3):
+            with pytest.raises(openai.BadRequestError):
+                client.embeddings.create(model=name, input=[1, 2])
+        assert client.embeddings.create(model=name, input="a").data
+
+
 def test_a_language_model_refuses_arrays(house: Journey) -> None:
     answer = house.post("/api/v1/deployments/smollm2/predict", {"rows": [{"a": 1}]})
     assert answer.status == 422
@@ -158,13 +167,15 @@ def test_the_clients_own_retry_gets_through_after_a_limit(house: Journey, client
     with deployed(house, "limited", requests_per_second=2) as name:
         ask = partial(client.completions.create, model=name, prompt="a", max_tokens=1)
         with ThreadPoolExecutor(10) as callers:
-            assert openai.RateLimitError in callers.map(outcome, [ask] * 10)
+            until(lambda: openai.RateLimitError in callers.map(outcome, [ask] * 10))
         retrying = client.with_options(max_retries=5)
         for _ in range(5):
             assert retrying.completions.create(model=name, prompt="a", max_tokens=1).choices
 
 
 def test_a_deadline_is_kept(house: Journey, client: OpenAI) -> None:
-    with deployed(house, "hasty", deadline_ms=300) as name, pytest.raises(openai.InternalServerError) as late:
-        client.completions.create(model=name, prompt="a", max_tokens=500, extra_body={"ignore_eos": True})
+    with deployed(house, "hasty", deadline_ms=300) as name:
+        until(lambda: outcome(partial(client.completions.create, model=name, prompt="a", max_tokens=1)) is Completion)
+        with pytest.raises(openai.InternalServerError) as late:
+            client.completions.create(model=name, prompt="a", max_tokens=500, extra_body={"ignore_eos": True})
     assert (late.value.status_code, late.value.code) == (503, "deadline_exceeded")

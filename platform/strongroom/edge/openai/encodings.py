@@ -19,8 +19,9 @@ async def embeddings(request: http.Request) -> http.Answer:
     if request.media_type != "application/json":
         raise http.unsupported(request.media_type, ["application/json"])
     asked = requests.read(EmbeddingsRequest, http.parse(body))
+    texts = asked.texts  # what it refuses takes no place
     call = await core.admit(principal, asked.model)
-    found = await while_there(request, SPEAKER.embed(call, asked.texts))
+    found = await while_there(request, SPEAKER.embed(call, texts))
     asked.check_width(found.vectors.shape[1])
     tokens = sum(found.tokens)
     whole = await asyncio.to_thread(answers.embeddings, asked.model, found.vectors, asked.encoding_format, tokens)
