@@ -140,7 +140,8 @@ def test_a_version_is_served_until_the_one_that_replaces_it_is_loaded_even_where
     run(test, old, answers=None)
 
 
-def test_going_back_from_a_version_that_failed_is_told() -> None:
+@pytest.mark.parametrize("loading", [{DEPLOYMENT}, set()], ids=["its row says loading", "its row never said so"])
+def test_going_back_from_a_version_that_failed_is_told(loading: set[UUID]) -> None:
     old, new = wanted("digits"), wanted("digits")
 
     async def test(desk: Desk) -> None:
@@ -148,21 +149,7 @@ def test_going_back_from_a_version_that_failed_is_told() -> None:
         desk.answers[new.version] = [b"no model"]
         desk.keeper.assign([new])
         await desk.until(lambda: desk.states()[-1] == "failed")
-        desk.keeper.assign([old], loading={DEPLOYMENT})
-        assert desk.states()[-1] == "ready"
-
-    run(test, old, answers=None)
-
-
-def test_going_back_while_the_other_version_fails_is_told() -> None:
-    old, new = wanted("digits"), wanted("digits")
-
-    async def test(desk: Desk) -> None:
-        await desk.until(lambda: key(old) in desk.keeper.loaded)
-        desk.answers[new.version] = [b"no model"]
-        desk.keeper.assign([new])
-        await desk.until(lambda: desk.states()[-1] == "failed")
-        desk.keeper.assign([old])  # the row was never loading
+        desk.keeper.assign([old], loading)
         assert desk.states()[-1] == "ready"
 
     run(test, old, answers=None)
@@ -223,7 +210,7 @@ def test_a_long_answer_of_an_unloaded_version_holds_up_no_other() -> None:
         async def unload(name: str, version: str) -> None:
             await answered.wait()
 
-        cell.unload = unload  # type: ignore[method-assign]
+        cell.unload = unload  # type: ignore[method-assign]  # an answer that takes as long as the test says
         desk.keeper.assign([other, new])
         await desk.until(lambda: desk.keeper.loaded.keys() == {key(other), key(new)})
         desk.keeper.assign([other, new, old])  # again, while its last answer is still on its way

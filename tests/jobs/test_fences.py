@@ -60,6 +60,7 @@ def test_the_lease_is_kept_beside_work_that_takes_longer(acme: Deposit, digits: 
     job, _ = taken()
     lease = Lease(job, threading.Event(), lease_seconds=6)
     until = fresh(job).lease_until
+    # The sleeps are the work: what takes longer than a lease is renewed, or looked at.
     assert lease.beside(lambda: time.sleep(2 * RENEW_SECONDS + 0.5) or "done") == "done"
     assert until is not None
     assert fresh(job).lease_until >= until + timedelta(seconds=1.5 * RENEW_SECONDS)

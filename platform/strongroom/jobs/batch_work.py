@@ -192,7 +192,7 @@ class BatchAttempt:
                 for future in wait(asked, WAIT_SECONDS, FIRST_COMPLETED).done:
                     self._take(asked.pop(future), future, good, bad)
             elif has_more and bad.lines == written:
-                time.sleep(WAIT_SECONDS)  # for the rate
+                time.sleep(WAIT_SECONDS)  # until the rate gives more: looking without a pause takes a core
             self._look_after(asker, good, bad)
 
     def _fill(
