@@ -7,6 +7,7 @@ anonymous mapping that goes back to the system as a whole. Knows no keys, no ses
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import mmap
@@ -151,6 +152,8 @@ def _bytes(source: Plaintext, member: Member) -> bytes:
 
 def _mapped(source: Plaintext, member: Member) -> mmap.mmap:
     memory = mmap.mmap(-1, member.size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without large pages takes longer to touch small ones
+        memory.madvise(mmap.MADV_HUGEPAGE)
     with memoryview(memory) as plain:
         _read_into(source, plain, member)
     return memory

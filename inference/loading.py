@@ -27,7 +27,6 @@ from sealing import ArtefactCorrupt, Identity, SealReader
 
 KEY_BYTES: Final = 32
 SIGNATURE_OFFSET: Final = 64
-TWO_WORKERS_FROM_BYTES: Final = bundle.TWO_WORKERS_FROM_BYTES
 
 
 @dataclass(slots=True)

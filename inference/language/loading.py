@@ -7,7 +7,6 @@ adapter or none, so that an adapter comes and goes without the base. Runs in a t
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 from typing import Final, cast
 from uuid import UUID
@@ -17,7 +16,7 @@ from inference.language.base_model import Base, Room
 from inference.language.interface import LanguageInterface
 from inference.language.llama import Weights
 from inference.language.serving import LanguageModel
-from inference.loading import TWO_WORKERS_FROM_BYTES, BaseOrder, LoadOrder, Place
+from inference.loading import BaseOrder, LoadOrder, Place
 from sealing import ArtefactCorrupt, Identity, SealReader
 
 MOST_SLOTS: Final = 64
@@ -90,10 +89,8 @@ def decrypted(order: LoadOrder | BaseOrder, descriptor: int) -> int:
     try:
         key = cast(bytes, order.key)  # as in inference.loading
         reader = SealReader(descriptor, key, identity, header_tag=order.header_tag, stored_bytes=order.stored_bytes)
-        size = reader.size_bytes
-        os.ftruncate(memory, size)
-        with mmap.mmap(memory, size) as mapped, memoryview(mapped) as plain:
-            reader.readinto(plain, workers=2 if size >= TWO_WORKERS_FROM_BYTES else 1)
+        os.ftruncate(memory, reader.size_bytes)
+        reader.copy_to(memory, workers=2)
         fcntl.fcntl(memory, fcntl.F_ADD_SEALS, SEALS)
     except ArtefactCorrupt:
         os.close(memory)

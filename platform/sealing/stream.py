@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -216,6 +217,17 @@ class SealReader:
 
         _side_by_side(lane, indices, workers)
         return len(view)
+
+    def copy_to(self, descriptor: int, *, workers: int = 1) -> None:
+        """The whole plaintext into a file of memory: written, not mapped, since each page that is touched first through
+        a mapping costs a fault (half the time of a large artefact)."""
+
+        def lane(mine: range) -> None:
+            for index in mine:
+                begin, _ = self._plan.plain(index)
+                self._through_buffer(index, partial(_write_at, descriptor, offset=begin))
+
+        _side_by_side(lane, range(self._plan.count), workers)
 
     def read(self, offset: int = 0, length: int | None = None) -> bytearray:
         left = max(0, self.size_bytes - offset)

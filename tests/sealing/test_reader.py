@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sealing import ArtefactCorrupt
 from tests.depth import examples
-from tests.sealing.artefacts import BOUNDARIES, FIRST, SEGMENT, reader_of, sealed
+from tests.sealing.artefacts import BOUNDARIES, FIRST, REST, SEGMENT, descriptor_of, reader_of, sealed
 
 PLAIN = os.urandom(11 * SEGMENT + 777)
 STORED = sealed(PLAIN)
@@ -38,6 +39,25 @@ def test_a_range_of_an_artefact_that_ends_at_a_boundary_is_right(size: int, offs
     with reader_of(sealed(plain)) as reader:
         assert reader.size_bytes == size
         assert reader.read(offset, length) == plain[offset : offset + length]
+
+
+@settings(max_examples=examples(60))
+@given(st.sampled_from([*BOUNDARIES, len(PLAIN)]), st.integers(1, 3))
+def test_a_copy_is_the_whole_plaintext(size: int, workers: int) -> None:
+    with reader_of(sealed(PLAIN[:size])) as reader, descriptor_of(b"") as copy:
+        reader.copy_to(copy, workers=workers)
+        assert os.pread(copy, len(PLAIN) + 1, 0) == PLAIN[:size]
+
+
+def test_a_copy_has_nothing_of_a_segment_that_is_not_authentic() -> None:
+    broken = bytearray(STORED)
+    broken[5 * SEGMENT + 99] ^= 1
+    with reader_of(bytes(broken)) as reader, descriptor_of(b"") as copy:
+        with pytest.raises(ArtefactCorrupt):
+            reader.copy_to(copy)
+        kept = os.pread(copy, len(PLAIN), 0)
+    assert PLAIN.startswith(kept)
+    assert len(kept) <= FIRST + 4 * REST
 
 
 def test_an_offset_before_the_beginning_is_refused() -> None:
