@@ -29,7 +29,7 @@ from inference.protocol import (
     padded,
 )
 from strongroom.deployments.cells import Cell, CellLost, LoadRefused
-from strongroom.deployments.connection import One
+from strongroom.deployments.replies import One
 from strongroom.errors import Invalid
 
 

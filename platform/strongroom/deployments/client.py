@@ -21,7 +21,8 @@ from inference.language.requests import Generate
 from inference.protocol import Array, Buffer
 from inference.signature import InputRefused
 from strongroom.deployments.answers import Embedded
-from strongroom.deployments.connection import Answer, CellConnection, EngineLost, Reply
+from strongroom.deployments.connection import CellConnection
+from strongroom.deployments.replies import Answer, EngineLost, Reply
 from strongroom.deployments.targets import Target, Targets
 from strongroom.errors import FieldError, Invalid, Unavailable
 

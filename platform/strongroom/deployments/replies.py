@@ -1,0 +1,180 @@
+"""Who waits for what a cell says to a request: for one frame (`One`) or for many (`Reply`).
+
+Knows frames and futures; which connection they come on is connection.py's, what they mean answers.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from inference.language.requests import Done, Tokens
+from inference.protocol import (
+    ANSWER,
+    CANCEL,
+    COUNTED,
+    DESCRIBE,
+    DONE,
+    EMBEDDED,
+    ERROR,
+    TOKENS,
+    WINDOW,
+    AnswerReader,
+    Array,
+    Frame,
+    ProtocolError,
+    read_tensor,
+)
+from strongroom.deployments import answers
+from strongroom.errors import Unavailable
+
+WINDOW_TOKENS = 256  # that a cell may send ahead of a slow reader
+
+Send = Callable[[int, int, Mapping[str, Any]], None]  # a kind, a request's number, fields
+
+
+class EngineLost(Unavailable):
+    """The cell ended before it answered."""
+
+    code = "engine_lost"
+
+
+class Answer(NamedTuple):
+    """What a cell computed: outputs by name, the times, and how many items it computed together."""
+
+    outputs: dict[str, Array]
+    queue_us: int
+    compute_us: int
+    batch: int
+
+
+class Waiter(Protocol):
+    """Whoever waits for what a cell says to one request."""
+
+    deadline: float
+
+    @property
+    def gone(self) -> bool:
+        """Nobody waits any more."""
+
+    def took(self, frame: Frame) -> bool:
+        """Whether the request has ended with this frame; ProtocolError where it says nothing that it could."""
+
+    def fail(self, error: Exception) -> None: ...
+
+
+class One:
+    """One answer: the future of it."""
+
+    __slots__ = ("_answers", "deadline", "future")
+
+    def __init__(self, future: asyncio.Future[Any], deadline: float, answers: AnswerReader) -> None:
+        self.future, self.deadline, self._answers = future, deadline, answers
+
+    @property
+    def gone(self) -> bool:
+        return self.future.done()
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def took(self, frame: Frame) -> bool:
+        future = self.future
+        if future.done():
+            return True
+        if frame.kind == ANSWER:
+            head = self._answers.read(frame.header, frame.body)
+            if (excess := answers.excess(head.outputs)) is not None:
+                future.set_exception(excess)
+                return True
+            outputs = {spec.name: read_tensor(spec, frame.body) for spec in head.outputs}
+            future.set_result(Answer(outputs, head.queue_us, head.compute_us, head.batch))
+        elif frame.kind == ERROR:
+            future.set_exception(answers.error_of(frame.fields()))
+        elif frame.kind == DESCRIBE:
+            future.set_result(answers.interface(frame.body))
+        elif frame.kind == EMBEDDED:
+            future.set_result(answers.embedded(frame))
+        elif frame.kind == COUNTED:
+            future.set_result(int(frame.fields()["prompt_tokens"]))
+        else:
+            future.set_exception(EngineLost("the cell answered with something else"))
+            raise ProtocolError(f"kind {frame.kind} is no answer")
+        return True
+
+
+class Reply:
+    """What a language model says to one request, as it comes: `async for parts in reply`, then the end.
+
+    Parts are Tokens and, for each choice, a Done. A reader that is behind holds up its own request only: the cell sends
+    no more than a window ahead. Whoever stops before the end calls `cancel`.
+    """
+
+    def __init__(self, send: Send, number: int, deadline: float, *, windowed: bool) -> None:
+        self.number, self.deadline = number, deadline
+        self._send, self._windowed = send, windowed
+        self._parts: list[Tokens | Done] = []
+        self._error: Exception | None = None
+        self._ended = self._cancelled = False
+        self._taken = 0
+        self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def gone(self) -> bool:
+        return False  # it hears to the end, for the usage's sake; only its deadline ends it
+
+    def cancel(self) -> None:
+        """Wants no more; what was made by then still comes, as the last part."""
+        if not self._ended and not self._cancelled:
+            self._cancelled = True
+            self._send(CANCEL, self.number, {})
+
+    def __aiter__(self) -> Reply:
+        return self
+
+    async def __anext__(self) -> list[Tokens | Done]:
+        """All that has come since, at least one part."""
+        while not self._parts:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            waiting = self._waiting = asyncio.get_running_loop().create_future()
+            try:
+                await waiting
+            finally:
+                if self._waiting is waiting:  # else somebody else hears it by now
+                    self._waiting = None
+        parts, self._parts = self._parts, []
+        if self._windowed and not self._ended:
+            self._taken += len(parts)
+            if self._taken >= WINDOW_TOKENS // 2:
+                self._send(WINDOW, self.number, {"tokens": self._taken})
+                self._taken = 0
+        return parts
+
+    def took(self, frame: Frame) -> bool:
+        if frame.kind == TOKENS:
+            self._parts.append(answers.tokens(frame))
+        elif frame.kind == DONE:
+            done = answers.done(frame)
+            self._parts.append(done)
+            self._ended = done.last
+        elif frame.kind == ERROR:
+            self.fail(answers.error_of(frame.fields()))
+        else:
+            self.fail(EngineLost("the cell answered with something else"))
+            raise ProtocolError(f"kind {frame.kind} is no part of a reply")
+        self._wake()
+        return self._ended
+
+    def fail(self, error: Exception) -> None:
+        if not self._ended:
+            self._error, self._ended = error, True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
