@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
@@ -23,10 +24,20 @@ from inference.language.llama import Vocabulary
 from inference.language.requests import Constraint
 
 KEPT: Final = 16  # compiled grammars a model, each of up to 50 MB
+MOST_USES: Final = 32  # of one: its copies share an automaton that grows with all that they say, up to a limit
 COMPACT: Final[Any] = {"whitespace_flexible": False}  # a small model would fill the answer with line ends
 MESSAGE_CHARACTERS: Final = 300
 MEETING_PATTERNS: Final = 2
 LARGEST_MULTIPLE: Final = 100_000  # of the last decimal place: the automaton grows with it, to 600 MB at 1,234,567
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A compiled grammar, and how it fared."""
+
+    matcher: Any
+    uses: int = 0
+    failed: bool = False  # one of its copies came upon a limit, so all will
 
 
 class Grammars:
@@ -36,18 +47,18 @@ class Grammars:
         self._tokenizer = llguidance.LLTokenizer(
             llguidance.TokenizerWrapper(_Tokens(vocabulary)), eos_token=sorted(vocabulary.ends) or None
         )
-        self._kept: OrderedDict[Constraint, Any] = OrderedDict()
+        self._kept: OrderedDict[Constraint, _Kept] = OrderedDict()
 
     def matcher(self, constraint: Constraint) -> Matcher:
         """A fresh mask of the constraint; InputRefused."""
-        compiled = self._kept.get(constraint)
-        if compiled is None:
-            compiled = self._compiled(constraint)
-            self._kept[constraint] = compiled
+        kept = self._kept.get(constraint)
+        if kept is None or kept.failed or kept.uses == MOST_USES:
+            kept = self._kept[constraint] = _Kept(self._compiled(constraint))
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
+        kept.uses += 1
         self._kept.move_to_end(constraint)
-        return Matcher(compiled.deep_copy(), self._tokenizer.vocab_size)
+        return Matcher(kept, self._tokenizer.vocab_size)
 
     def _compiled(self, constraint: Constraint) -> Any:
         try:
@@ -68,8 +79,8 @@ class Grammars:
 class Matcher:
     """One sequence's place in its grammar: sampling.py's Mask."""
 
-    def __init__(self, matcher: Any, size: int) -> None:
-        self._matcher, self._size = matcher, size
+    def __init__(self, kept: _Kept, size: int) -> None:
+        self._kept, self._matcher, self._size = kept, kept.matcher.deep_copy(), size
         self._bits = np.zeros((size + 31) // 32, dtype=np.int32)
 
     @property
@@ -80,7 +91,10 @@ class Matcher:
     @property
     def failed(self) -> bool:
         """It came upon a limit: what was said is not what it must be."""
-        return bool(self._matcher.is_error())
+        if self._matcher.is_error():
+            self._kept.failed = True
+            return True
+        return False
 
     def allowed(self) -> npt.NDArray[np.bool_] | None:
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)

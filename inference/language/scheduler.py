@@ -103,6 +103,7 @@ class Scheduler:
         self._adapters: dict[str, Any] = {"": None}
         self._adapter = ""
         self._hungry: dict[Hashable, int] = {}  # lanes that wait without a slot, since which step
+        self._events: list[Event] = []  # not told yet: a step that a defect ends tells them by `fail`
         self.computed = False
         self.steps = self.tokens_in = self.tokens_out = 0
 
@@ -137,32 +138,39 @@ class Scheduler:
         `computed` says afterwards whether there was anything to do: not where all wait for their readers.
         """
         self.steps += 1
-        events = self._reap()
+        self._reap()
         self._admit()
-        rows = self._fill(self._turn())
-        self.computed = self._context.filled > 0
-        if self.computed:
-            try:
-                events += self._compute(rows)
-            except ComputeFailed:
-                events += [self._end(sequence, "failed") for sequence in list(self._running)]
-                self.cache.forget(lambda _: True)  # what was to be computed is not there
-        return events
+        try:
+            rows = self._fill(self._turn())
+            self.computed = self._context.filled > 0
+            if self.computed:
+                self._compute(rows)
+        except ComputeFailed:
+            for sequence in list(self._running):
+                self._end(sequence, "failed")
+            self.cache.forget(lambda _: True)  # what was to be computed is not there
+        return self._told()
 
     def fail(self) -> list[Event]:
         """After a step that a defect of ours ended: the end of all that run or wait, so that nobody waits for ever."""
-        events = [self._end(sequence, "failed") for sequence in (*self._running, *self._lanes)]
+        for sequence in (*self._running, *self._lanes):
+            self._end(sequence, "failed")
         self._context.drop()
         self.cache.forget(lambda _: True)
+        return self._told()
+
+    def _told(self) -> list[Event]:
+        events, self._events = self._events, []
         return events
 
     # --- who runs ---
 
-    def _reap(self) -> list[Event]:
+    def _reap(self) -> None:
         """Those that nobody waits for any more, and those that are late."""
         now = time.monotonic()
         gone = [s for s in (*self._running, *self._lanes) if s.cancelled or s.deadline < now]
-        return [self._end(sequence, "cancelled" if sequence.cancelled else "late") for sequence in gone]
+        for sequence in gone:
+            self._end(sequence, "cancelled" if sequence.cancelled else "late")
 
     def _admit(self) -> None:
         while (sequence := self._lanes.next(self._may_begin)) is not None:
@@ -173,11 +181,10 @@ class Scheduler:
                     return
             self._lanes.take(sequence)
             self._hungry.pop(sequence.lane, None)
-            slot, found = self.cache.take(sequence.key, sequence.tokens)
-            sequence.slot, sequence.computed = slot, found
-            if sequence.began is None:
-                sequence.began, sequence.cached_tokens = time.monotonic(), found
             self._running.append(sequence)
+            sequence.slot, sequence.computed = self.cache.take(sequence.key, sequence.tokens)
+            if sequence.began is None:
+                sequence.began, sequence.cached_tokens = time.monotonic(), sequence.computed
 
     def _may_begin(self, sequence: Sequence) -> bool:
         """Not where its reader is behind, nor while another choice still computes the prompt that it will share."""
@@ -288,39 +295,43 @@ class Scheduler:
                 return False
         return True
 
-    def _compute(self, rows: list[Sequence]) -> list[Event]:
+    def _compute(self, rows: list[Sequence]) -> None:
         self.tokens_in += self._context.filled
         logits = self._context.decode()
         if not rows:
-            return []
+            return
         chosen = choose([sequence.sampler for sequence in rows], logits)
         now = time.monotonic()
-        return [
-            self._chosen(s, token, logits[row], now) for row, (s, token) in enumerate(zip(rows, chosen, strict=True))
-        ]
+        for row, (sequence, token) in enumerate(zip(rows, chosen, strict=True)):
+            self._chosen(sequence, token, logits[row], now)
 
-    def _chosen(self, sequence: Sequence, token: int, row: Any, now: float) -> Event:
+    def _chosen(self, sequence: Sequence, token: int, row: Any, now: float) -> None:
         if sequence.first is None:
             sequence.first = now
         sequence.tokens.append(token)
         self.tokens_out += 1
+        if sequence.matcher is not None and sequence.matcher.failed:
+            self._end(sequence, "failed")
+        elif token in self._vocabulary.ends and not sequence.ignore_end:
+            self._end(sequence, "stop")
+        else:
+            self._said(sequence, token, row)
+
+    def _said(self, sequence: Sequence, token: int, row: Any) -> None:
         told = None
         if sequence.logprobs is not None:
             told = logprob(row, token, sequence.logprobs, self._vocabulary)
-        if sequence.matcher is not None and sequence.matcher.failed:
-            return self._end(sequence, "failed")
-        if token in self._vocabulary.ends and not sequence.ignore_end:
-            return self._end(sequence, "stop", "", told)
         text = sequence.text.add(self._vocabulary.piece(token))
         if text or told is not None:
             sequence.flow.left -= 1
         if sequence.text.stopped or (sequence.matcher is not None and sequence.matcher.ended):
-            return self._end(sequence, "stop", text, told)
-        if len(sequence.tokens) >= sequence.most:
-            return self._end(sequence, "length", text, told)
-        return Event(sequence, text, told)
+            self._end(sequence, "stop", text, told)
+        elif len(sequence.tokens) >= sequence.most:
+            self._end(sequence, "length", text, told)
+        else:
+            self._events.append(Event(sequence, text, told))
 
-    def _end(self, sequence: Sequence, end: End, text: str = "", told: Logprob | None = None) -> Event:
+    def _end(self, sequence: Sequence, end: End, text: str = "", told: Logprob | None = None) -> None:
         sequence.ended = time.monotonic()
         if sequence in self._running:
             self._running.remove(sequence)
@@ -329,4 +340,4 @@ class Scheduler:
             self._lanes.take(sequence)
             self._hungry.pop(sequence.lane, None)
         self._lanes.leave(sequence)
-        return Event(sequence, text + sequence.text.finish(), told, end)
+        self._events.append(Event(sequence, text + sequence.text.finish(), told, end))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import time
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import Any, Final, Protocol
 import llama_cpp
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
-from inference.errors import InferenceError, InputRefused, ModelUnknown, ProtocolError, QueueFull
+from inference.errors import DeadlineExceeded, InferenceError, InputRefused, ModelUnknown, ProtocolError, QueueFull
 from inference.language.base_model import Base
 from inference.language.interface import LanguageInterface
 from inference.language.requests import Generate, Logprob
@@ -123,8 +124,10 @@ class LanguageModel:
     # --- preparing: in the text thread ---
 
     def _prepared(self, generation: Generation, body: bytes, fields: dict[str, Any], deadline: float) -> list[Sequence]:
-        if generation.gone:
+        if generation.cancelled:
             return []
+        if deadline < time.monotonic():
+            raise DeadlineExceeded("the deadline passed before its turn came")
         generate = Generate.from_json(body)
         tokens = self._base.wording.tokens(generate)
         sampling, principal = generate.sampling, fields.get("principal")
@@ -202,7 +205,9 @@ class LanguageModel:
             self.errors += 1
             if not generation.gone:
                 generation.link.refuse(generation.number, told(failure))
-        if failure is not None or generation.gone:
+        elif not generation.gone and not done.result():
+            generation.link.send(frame_parts(DONE, generation.number, self._never_began()))
+        if failure is not None or generation.gone or not done.result():
             self._forget(generation)
             return
         generation.sequences = done.result()
@@ -255,7 +260,7 @@ class LanguageModel:
         sequence = event.sequence
         began = sequence.began or sequence.ended or 0.0
         first = sequence.first or sequence.ended or 0.0
-        leads = sequence.leader is None
+        leads = sequence.leader is None and sequence.began is not None  # computed the prompt, or began to
         return {
             "index": sequence.index,
             "reason": REASONS[event.end or "failed"],
@@ -268,6 +273,12 @@ class LanguageModel:
             "fingerprint": self._fingerprint,
             "last": last,
         }
+
+    def _never_began(self) -> dict[str, Any]:
+        """The end of all choices of what was cancelled before it was prepared."""
+        counts = ("prompt_tokens", "completion_tokens", "cached_tokens", "queue_ms", "prefill_ms", "decode_ms")
+        said = {"index": 0, "reason": "cancelled", "fingerprint": self._fingerprint, "last": True}
+        return said | dict.fromkeys(counts, 0)
 
     def _forget(self, generation: Generation) -> None:
         generation.link.generating.pop(generation.number, None)

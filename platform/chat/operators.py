@@ -7,7 +7,7 @@ attribute of any object: `x.name` and `x['name']` look into dicts, the loop and 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from sys import getsizeof
 from typing import Any
@@ -39,7 +39,7 @@ def text(context: Rendering, value: Any, /) -> str:
 
 @pass_context
 def concatenate(context: Rendering, /, *values: Any) -> str:
-    return context.made("".join([text(context, value) for value in values]))
+    return context.made(_joined([text(context, value) for value in values]))
 
 
 @pass_context
@@ -48,7 +48,13 @@ def add(context: Rendering, /, *values: Any) -> Any:
     for value in values:
         if type(value) is not str:
             return reduce(lambda left, right: _add_two(context, left, right), values)
-    return context.made("".join(values))
+    return context.made(_joined(values))
+
+
+def _joined(texts: Sequence[str]) -> str:
+    if sum(map(len, texts)) > LONGEST_TEXT:
+        raise output_too_large(f"texts are joined to more than {LONGEST_TEXT >> 20} Mi characters")
+    return "".join(texts)
 
 
 def _add_two(context: Rendering, left: Any, right: Any) -> Any:

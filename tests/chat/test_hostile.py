@@ -88,3 +88,18 @@ def test_at_the_limits_that_we_ship_it_holds_no_more_than_64_mib(name: str) -> N
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("sign", ["+", "~"])
+def test_a_chain_of_texts_is_refused_before_it_is_joined(sign: str) -> None:
+    source = "{% set x = 'a' * 100000 %}{{ (" + f" {sign} ".join("x" * 2400) + ") | length }}"
+    template = Template(source)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TemplateRefused) as refused:
+            template.render(MESSAGES)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refused.value.code == "template_output_too_large"
+    assert peak < 20_000_000

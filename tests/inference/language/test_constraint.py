@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
+from random import Random
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # its stubs are another package
+import llguidance
 import pytest
 
 from inference.errors import InputRefused
 from inference.language.closed import closed
-from inference.language.constraint import KEPT, LARGEST_MULTIPLE, Grammars, Matcher
+from inference.language.constraint import KEPT, LARGEST_MULTIPLE, MOST_USES, Grammars, Matcher
 from inference.language.llama import Weights
 from inference.language.requests import Constraint, ConstraintKind, Sampling
 from tests.inference.language.driving import LONG, Drive, driven
@@ -318,6 +321,29 @@ class TestKept:
         for _ in range(2):
             for number in range(KEPT + 5):
                 assert not matcher(grammars, "grammar", f'start: "{number}"').ended
+
+    def test_one_that_came_upon_its_limit_is_compiled_anew_for_the_next(
+        self, small: Weights, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its copies share one automaton, which grows with all that they say: they would all fail from then on."""
+        monkeypatch.setattr(llguidance, "LLParserLimits", partial(llguidance.LLParserLimits, max_lexer_states=2000))
+        grammars, random = Grammars(small.vocabulary), Random(0)
+        constraint = Constraint("json_schema", json.dumps({"type": "string", "pattern": "^(.*a.{30}|.*b.{31})$"}))
+        failed = 0
+        for _ in range(20):
+            mask = grammars.matcher(constraint)
+            assert mask.allowed() is not None
+            assert not mask.failed
+            for letter in ['"', *random.choices("abc", k=60)]:
+                mask.accept(small.vocabulary.tokens(letter, special=False)[-1])
+                mask.allowed()
+            failed += mask.failed
+        assert failed > 1
+
+    def test_what_many_have_said_does_not_add_up_for_ever(self, grammars: Grammars) -> None:
+        constraint = Constraint("json_schema", json.dumps(WORD | {"pattern": "^[a-c]{1,5}$"}))
+        kept = {id(grammars.matcher(constraint)._kept): None for _ in range(2 * MOST_USES)}
+        assert len(kept) == 2
 
     def test_a_mask_has_a_flag_for_each_token(self, small: Weights, grammars: Grammars) -> None:
         allowed = matcher(grammars, "grammar", 'start: "the"').allowed()

@@ -79,6 +79,7 @@ class TestEnds:
         drive.run()
         assert (drive.came[choice].end, drive.came[choice].text) == ("stop", "the end")
         assert choice.made == len(drive.tokens("the end")) + 1
+        assert drive.came[choice].tokens == list(drive.tokens("the end"))  # log-probabilities are of what is said
 
     def test_where_ends_are_ignored_it_goes_on_to_its_length(self, drive: Drive) -> None:
         choice = drive.put(LONG, 9, sampling=Sampling(temperature=0, logit_bias={self.end(drive): 100.0}))

@@ -137,6 +137,18 @@ class TestUsage:
         said = talk.hear(number)[0]
         assert (said.done[0]["reason"], said.done[0]["completion_tokens"]) == ("cancelled", 0)
 
+    def test_a_prompt_that_was_never_computed_costs_nothing(self, talk: Talk) -> None:
+        mates = [talk.ask(FOREVER) for _ in range(4)]  # all the slots
+        talk.until(lambda: all(talk.said(number).pieces for number in mates))
+        waiting = talk.ask(FOREVER)
+        talk.until(lambda: talk.base.engine.scheduler.waiting == 1)
+        talk.link.generating[waiting].cancel()
+        done = talk.hear(waiting)[0].done[0]
+        assert (done["reason"], done["prompt_tokens"], done["completion_tokens"]) == ("cancelled", 0, 0)
+        for number in mates:
+            talk.link.generating[number].cancel()
+        assert [said.done[0]["prompt_tokens"] for said in talk.hear(*mates)] == [100] * 4
+
     def test_each_choice_of_what_is_cancelled_has_its_end(self, talk: Talk) -> None:
         number = talk.ask(Generate(prompt=PROMPT, sampling=greedy(None, ignore_eos=True), n=3))
         talk.until(lambda: len(talk.said(number).pieces) > 5)
@@ -291,6 +303,18 @@ class TestDefects:
         talk.failures.clear()
         again = talk.say(Generate(prompt=PROMPT, sampling=greedy(5)))
         assert (again.done[0]["reason"], again.done[0]["cached_tokens"]) == ("length", 0)
+
+    def test_those_that_ended_in_the_step_that_failed_have_their_ends(self, talk: Talk) -> None:
+        cancelled, broken = talk.ask(FOREVER), talk.ask(FOREVER)
+        talk.until(lambda: len(talk.link.frames) > 10)
+        first, second = (talk.link.generating[number].sequences[0] for number in (cancelled, broken))
+
+        def both() -> None:
+            first.cancelled, second.adapter = True, "none of that name"
+
+        talk.base.engine.order(both)
+        assert [said.done[0]["reason"] for said in talk.hear(cancelled, broken)] == ["cancelled", "error"]
+        talk.failures.clear()
 
     def test_an_order_that_fails_leaves_the_engine_at_work(self, talk: Talk) -> None:
         talk.base.engine.order([].pop)
