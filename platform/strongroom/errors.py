@@ -168,6 +168,10 @@ class LimitReached(StrongroomError):
     code = "limit_reached"
 
 
+class StorageUsed(LimitReached):
+    """The tenant's storage has no room for it: waiting does not help, deleting does."""
+
+
 class Unavailable(StrongroomError):
     """Cannot be answered now; try again after `retry_after_seconds`."""
 

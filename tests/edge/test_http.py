@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
 
@@ -134,3 +135,37 @@ def test_only_documents_with_an_id_and_a_state_can_be_waited_for() -> None:
     )
     for other in others:
         assert waiting.row_of(other) is None
+
+
+def test_a_stream_that_waits_ends_where_its_reader_goes_away() -> None:
+    """Not with its next piece, for which it might wait long, and hold its place."""
+
+    async def whole() -> None:
+        closed = asyncio.Event()
+        has_left, sent = asyncio.Event(), []
+
+        async def pieces() -> AsyncGenerator[bytes]:
+            try:
+                yield b"first"
+                await asyncio.Event().wait()
+            finally:
+                closed.set()
+
+        async def receive() -> dict[str, Any]:
+            await has_left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message.get("body"))
+
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+        sending = asyncio.create_task(http.Stream(pieces(), b"text/plain").send(send, http.Request(scope, receive)))
+        while b"first" not in sent:
+            await asyncio.sleep(0)
+        has_left.set()
+        async with asyncio.timeout(5):
+            await sending
+        assert closed.is_set()
+        assert sent == [None, b"first"]
+
+    asyncio.run(whole())

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.interface import Interface, read_interface
-from inference.language.requests import Done, Logprob, Tokens
+from inference.language.requests import MOST_LOGPROBS, Done, Logprob, Tokens
 from inference.protocol import Frame, ProtocolError, TensorSpec
 from inference.signature import SignatureInvalid
 from strongroom.errors import FieldError, Invalid, LimitReached, StrongroomError, Unavailable, Unsupported
@@ -23,6 +23,8 @@ from strongroom.errors import FieldError, Invalid, LimitReached, StrongroomError
 # An answer becomes Python's lists and JSON in a process that other tenants share: 100 bytes a number, 500 a row.
 MOST_NUMBERS, MOST_ROWS, MOST_TEXTS = 4_000_000, 250_000, 250_000
 MOST_TEXT_CHARACTERS = 16 << 20
+MOST_TOLD_BYTES = 16 << 20  # of a piece with log-probabilities: 36,000 tokens with 20 likeliest each
+MOST_TOKEN_BYTES = 4096
 REASONS = frozenset(("stop", "length", "cancelled", "deadline", "error"))
 
 
@@ -98,6 +100,8 @@ def tokens(frame: Frame) -> Tokens:
     fields = frame.fields()
     try:
         logprobs: Sequence[Any] = ()
+        if len(frame.body) > MOST_TOLD_BYTES:
+            raise ProtocolError("a piece that is too large")
         if len(frame.body):
             body = msgpack.unpackb(frame.body, raw=False, max_ext_len=0)
             fields["text"], logprobs = body["text"], body["logprobs"]
@@ -128,7 +132,15 @@ def embedded(frame: Frame) -> Embedded:
 
 def _logprob(packed: Any) -> Logprob:
     token, text, logprob, top = packed
-    return Logprob(int(token), bytes(text), _number(logprob), tuple((int(t), bytes(b), _number(p)) for t, b, p in top))
+    if len(top) > MOST_LOGPROBS:
+        raise ValueError("too many of the likeliest")
+    return Logprob(*_told(token, text, logprob), tuple(_told(*one) for one in top))
+
+
+def _told(token: Any, text: Any, logprob: Any) -> tuple[int, bytes, float]:
+    if type(token) is not int or type(text) is not bytes or len(text) > MOST_TOKEN_BYTES:
+        raise ValueError("no token and its bytes")
+    return token, text, _number(logprob)
 
 
 def _number(value: Any) -> float:

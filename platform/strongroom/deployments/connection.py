@@ -37,7 +37,6 @@ from inference.protocol import (
     pack_tensors,
     raw_bytes,
 )
-from strongroom.deployments import answers
 from strongroom.deployments.answers import Embedded
 from strongroom.deployments.replies import WINDOW_TOKENS, Answer, EngineLost, One, Reply, Waiter
 from strongroom.errors import LimitReached, TooLarge, Unavailable
@@ -106,7 +105,7 @@ class CellConnection(asyncio.Protocol):
         fields |= {"stream": True, "window": WINDOW_TOKENS} if stream else {}
         body = generate.to_json()
         number = self._number(len(body))
-        reply = Reply(self.send, number, monotonic() + deadline_ms / 1000 + GRACE_SECONDS, windowed=stream)
+        reply = Reply(self.send, number, monotonic() + deadline_ms / 1000 + GRACE_SECONDS, generate.n, windowed=stream)
         self._send(GENERATE, number, pack_header(fields), [body], deadline_ms, reply)
         return reply
 
@@ -257,9 +256,9 @@ class CellConnection(asyncio.Protocol):
         now = monotonic()
         for number, waiter in list(self._waiting.items()):
             if waiter.gone or waiter.deadline < now:
-                del self._waiting[number]
                 self._write((encode(CANCEL, number, {}),))
-                waiter.fail(answers.late(answers.Unheard))
+                if waiter.late():
+                    del self._waiting[number]
         self._sweeping = bool(self._waiting)
         if self._sweeping:
             self._loop.call_later(SWEEP_SECONDS, self._sweep)

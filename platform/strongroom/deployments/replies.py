@@ -30,6 +30,9 @@ from strongroom.deployments import answers
 from strongroom.errors import Unavailable
 
 WINDOW_TOKENS = 256  # that a cell may send ahead of a slow reader
+MOST_UNHEARD = 2048  # pieces and ends: a window, what is under way beyond it, or two for each of the most choices
+MOST_UNHEARD_BYTES = 64 << 20
+LAST_WORDS_SECONDS = 30.0  # for the usage of a reply that nobody hears any more
 
 Send = Callable[[int, int, Mapping[str, Any]], None]  # a kind, a request's number, fields
 
@@ -63,6 +66,9 @@ class Waiter(Protocol):
 
     def fail(self, error: Exception) -> None: ...
 
+    def late(self) -> bool:
+        """The deadline has passed: whether what the cell may say yet is of no use."""
+
 
 class One:
     """One answer: the future of it."""
@@ -79,6 +85,10 @@ class One:
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+
+    def late(self) -> bool:
+        self.fail(answers.late(answers.Unheard))
+        return True
 
     def took(self, frame: Frame) -> bool:
         future = self.future
@@ -108,16 +118,19 @@ class One:
 class Reply:
     """What a language model says to one request, as it comes: `async for parts in reply`, then the end.
 
-    Parts are Tokens and, for each choice, a Done. A reader that is behind holds up its own request only: the cell sends
-    no more than a window ahead. Whoever stops before the end calls `cancel`.
+    Parts are Tokens and, for each of `n` choices, a Done. A reader that is behind holds up its own request only: the
+    cell sends no more than a window ahead. Whoever stops before the end calls `cancel`. Who cancelled or was told that
+    it is late may hear on, for what was used.
     """
 
-    def __init__(self, send: Send, number: int, deadline: float, *, windowed: bool) -> None:
+    def __init__(self, send: Send, number: int, deadline: float, n: int, *, windowed: bool) -> None:
         self.number, self.deadline = number, deadline
         self._send, self._windowed = send, windowed
+        self._open = set(range(n))  # choices that have not ended
         self._parts: list[Tokens | Done] = []
+        self._bytes = 0  # of the frames that brought them
         self._error: Exception | None = None
-        self._ended = self._cancelled = False
+        self._ended = self._cancelled = self._overdue = False
         self._taken = 0
         self._waiting: asyncio.Future[None] | None = None
 
@@ -137,8 +150,10 @@ class Reply:
     async def __anext__(self) -> list[Tokens | Done]:
         """All that has come since, at least one part."""
         while not self._parts:
-            if self._error is not None:
-                raise self._error
+            if (error := self._error) is not None:
+                if not self._ended:
+                    self._error = None  # what it used is heard yet
+                raise error
             if self._ended:
                 raise StopAsyncIteration
             waiting = self._waiting = asyncio.get_running_loop().create_future()
@@ -147,7 +162,7 @@ class Reply:
             finally:
                 if self._waiting is waiting:  # else somebody else hears it by now
                     self._waiting = None
-        parts, self._parts = self._parts, []
+        parts, self._parts, self._bytes = self._parts, [], 0
         if self._windowed and not self._ended:
             self._taken += len(parts)
             if self._taken >= WINDOW_TOKENS // 2:
@@ -156,10 +171,19 @@ class Reply:
         return parts
 
     def took(self, frame: Frame) -> bool:
+        self._bytes += len(frame.header) + len(frame.body)
+        if len(self._parts) > MOST_UNHEARD or self._bytes > MOST_UNHEARD_BYTES:
+            raise ProtocolError("a reply that is further ahead than it may be")
         if frame.kind == TOKENS:
-            self._parts.append(answers.tokens(frame))
+            part = answers.tokens(frame)
+            if part.index not in self._open:
+                raise ProtocolError("a piece of no open choice")
+            self._parts.append(part)
         elif frame.kind == DONE:
             done = answers.done(frame)
+            if done.index not in self._open:
+                raise ProtocolError("the end of no open choice")
+            self._open.remove(done.index)
             self._parts.append(done)
             self._ended = done.last
         elif frame.kind == ERROR:
@@ -174,6 +198,18 @@ class Reply:
         if not self._ended:
             self._error, self._ended = error, True
             self._wake()
+
+    def late(self) -> bool:
+        """The reader hears of it at once. What was used is told by the cell at the end of its step."""
+        if self._overdue:
+            self.fail(answers.late(answers.Unheard))
+            return True
+        if not self._cancelled:
+            self._error = answers.late(answers.Unheard)
+            self._wake()
+        self._overdue = self._cancelled = True
+        self.deadline += LAST_WORDS_SECONDS
+        return False
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():

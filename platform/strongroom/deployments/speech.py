@@ -22,6 +22,7 @@ from inference.language.requests import Done, Generate, Tokens
 from strongroom.access.services import Principal
 from strongroom.deployments.answers import Unheard
 from strongroom.deployments.client import Embedded, EngineLost, Engines, Reply
+from strongroom.deployments.replies import LAST_WORDS_SECONDS
 from strongroom.deployments.served import Served
 from strongroom.errors import StrongroomError, Unavailable
 from strongroom.metering.budgets import Limit
@@ -31,8 +32,8 @@ from strongroom.metering.limits import Limits
 Part = Tokens | Done
 Run = Callable[..., Awaitable[Any]]  # has a blocking call done in a thread
 
+FAILURES = frozenset({"deadline", "error"})  # of a choice's end
 MARKS = 2  # that an encoder puts around a text
-LAST_WORDS_SECONDS = 30.0  # for the usage of a reply that nobody hears any more
 FAREWELL_SECONDS = 5.0  # less than a supervisor waits for a process that it stops
 
 _leaving: set[asyncio.Task[Any]] = set()
@@ -89,7 +90,8 @@ class Speech:
         """StrongroomError where the model fails or the deadline passes."""
         if len(self._replies) == 1:
             async for parts in self._replies[0]:
-                yield self._taken(parts, 0)
+                if told := self._taken(parts, 0):
+                    yield told
         else:
             async for parts in self._together():
                 yield parts
@@ -147,7 +149,7 @@ class Speech:
         ends = self._ends
         self._call.count(
             items=len(ends),
-            failed=not ends or any(end.reason in ("error", "deadline") for end in ends),
+            failed=not ends or any(end.reason in FAILURES for end in ends),
             queue_us=int(1000 * max((end.queue_ms for end in ends), default=0)),
             compute_us=int(1000 * sum(end.prefill_ms + end.decode_ms for end in ends)),
             tokens_in=sum([end.prompt_tokens for end in ends]),
@@ -157,24 +159,31 @@ class Speech:
         )
 
     def _taken(self, parts: list[Part], offset: int) -> list[Part]:
-        for place, part in enumerate(parts):
+        """What of it is told: not the end of a choice that failed, which is raised once all have ended."""
+        told = []
+        for part in parts:
             if offset:
-                part = parts[place] = _moved(part, offset)
+                part = _moved(part, offset)
             if isinstance(part, Done):
                 self._ends.append(part)
-        return parts
+                if part.reason in FAILURES:
+                    continue
+            told.append(part)
+        return told
 
     async def _together(self) -> AsyncIterator[list[Part]]:
         """Several replies as one, each as it comes."""
-        heard: asyncio.Queue[list[Part] | StrongroomError | None] = asyncio.Queue()
+        # Bounded: who does not read holds up the cell's sequences, as with one reply.
+        heard: asyncio.Queue[list[Part] | StrongroomError | None] = asyncio.Queue(len(self._replies))
 
         async def hear(reply: Reply, offset: int) -> None:
             try:
                 async for parts in reply:
-                    heard.put_nowait(self._taken(parts, offset))
-                heard.put_nowait(None)
+                    if told := self._taken(parts, offset):
+                        await heard.put(told)
+                await heard.put(None)
             except StrongroomError as error:
-                heard.put_nowait(error)
+                await heard.put(error)
 
         self._hearing = [asyncio.create_task(hear(reply, place * self._n)) for place, reply in enumerate(self._replies)]
         try:
@@ -288,7 +297,8 @@ class Speaker:
             if reserved is not None:
                 reserved.settle(used)
         call.count(items=len(texts), tokens_in=used)
-        return found
+        decimals = (served.policy or {}).get("decimals")
+        return found if decimals is None else found._replace(vectors=found.vectors.round(decimals))
 
     async def _limits(self, principal: Principal) -> Sequence[Limit]:
         """The budgets that apply, usually none."""

@@ -88,6 +88,10 @@ async def _pieces(sealed: Sealed, reader: SealReader) -> AsyncGenerator[bytes]:
     try:
         for offset in range(0, reader.size_bytes, PIECE_BYTES):
             length = min(PIECE_BYTES, reader.size_bytes - offset)
-            yield bytes(await asyncio.to_thread(reader.read, offset, length))
+            reading = asyncio.create_task(asyncio.to_thread(reader.read, offset, length))
+            try:
+                yield bytes(await asyncio.shield(reading))
+            finally:  # the thread may still read: the file stays open until then
+                await asyncio.wait([reading])
     finally:
         sealed.file.close()

@@ -6,7 +6,6 @@ caller may not see the job any more, and when the database stays away.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from time import monotonic
 from typing import Any
@@ -62,18 +61,14 @@ def _exists(tenant_id: UUID, job_id: UUID) -> bool:
 
 async def _stream(request: http.Request, principal: Principal, job_id: UUID, last: int) -> AsyncGenerator[bytes]:
     """Ends with the job; and once the caller may not see it any more, with the next piece that comes."""
-    gone = asyncio.ensure_future(request.gone())
-    try:
-        with STREAMS.taken(principal.tenant_id), WATCHES.watching(Row("job", job_id)) as watched:
-            asked = monotonic()
-            async for piece in _events(watched, principal.tenant_id, last, gone):
-                if monotonic() - asked > ASK_SECONDS:
-                    asked = monotonic()
-                    if not await _may_see(request, principal):
-                        return
-                yield piece
-    finally:
-        gone.cancel()
+    with STREAMS.taken(principal.tenant_id), WATCHES.watching(Row("job", job_id)) as watched:
+        asked = monotonic()
+        async for piece in _events(watched, principal.tenant_id, last):
+            if monotonic() - asked > ASK_SECONDS:
+                asked = monotonic()
+                if not await _may_see(request, principal):
+                    return
+            yield piece
 
 
 async def _may_see(request: http.Request, principal: Principal) -> bool:
@@ -88,11 +83,11 @@ async def _may_see(request: http.Request, principal: Principal) -> bool:
     return now.tenant_id == principal.tenant_id
 
 
-async def _events(watched: Watched, tenant_id: UUID, last: int, gone: asyncio.Future[None]) -> AsyncIterator[bytes]:
+async def _events(watched: Watched, tenant_id: UUID, last: int) -> AsyncIterator[bytes]:
     seen: Mark | None = None
     spoken = heard = monotonic()
     yield b": stream\n\n"
-    while not gone.done() and not WATCHES.ending:
+    while not WATCHES.ending:
         mark = await watched.change(seen, 1.0)
         now = monotonic()
         if mark != seen and mark is not None:

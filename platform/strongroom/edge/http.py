@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from itertools import islice
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
@@ -24,6 +24,7 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+T = TypeVar("T")
 
 JSON = b"application/json"
 UNCACHED = (b"cache-control", b"no-store")  # every answer is one tenant's
@@ -126,6 +127,27 @@ class Request:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
+    async def while_there(self, work: Awaitable[T]) -> T:
+        """The work's result; Disconnected as soon as the caller goes away: then the work is cancelled, here."""
+        task, has_left = asyncio.current_task(), False
+
+        async def watch() -> None:
+            nonlocal has_left
+            await self.gone()
+            has_left = True
+            if task is not None:
+                task.cancel()
+
+        watching = asyncio.create_task(watch(), name="the caller is there")
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if has_left and task is not None and not task.uncancel():
+                raise Disconnected from None
+            raise
+        finally:
+            watching.cancel()
+
     def check_length(self, limit: int) -> None:
         """TooLarge where Content-Length alone says so."""
         if (length := self.headers.get(b"content-length")) is not None and int(length) > limit:
@@ -194,7 +216,8 @@ class Answer:
 
 
 class Stream(Answer):
-    """An answer of many pieces, of unknown length or of one told in `headers`. Ends where nobody reads any more."""
+    """An answer of many pieces, of unknown length or of one told in `headers`. Ends as soon as nobody reads any more:
+    the generator of its pieces is cancelled where it waits."""
 
     __slots__ = ("pieces",)
 
@@ -212,16 +235,16 @@ class Stream(Answer):
             *self.headers,
         ]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        gone = asyncio.ensure_future(request.gone())
         try:
-            async with aclosing(self.pieces) as pieces:
-                async for piece in pieces:
-                    if gone.done():
-                        return
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-        finally:
-            gone.cancel()
+            await request.while_there(self._sent(send))
+        except Disconnected:
+            return
         await send({"type": "http.response.body", "body": b""})
+
+    async def _sent(self, send: Send) -> None:
+        async with aclosing(self.pieces) as pieces:
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 def failure(error: StrongroomError, request: Request) -> Answer:

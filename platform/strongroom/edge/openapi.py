@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from strongroom.datasets import services as datasets
+from strongroom.registry import services as registry
 from strongroom.rest.schema import EDGE_ROUTES, EdgeRoute
 
 Schema = dict[str, Any]
@@ -187,9 +189,9 @@ EDGE_ROUTES += [
         scope="datasets:write",
         request={"application/octet-stream": BYTES},
         parameters=[
-            _query("format", {"type": "string", "enum": ["csv", "npz", "images"]}, required=True),
+            _query("format", {"type": "string", "enum": list(datasets.FORMATS)}, required=True),
             _query("target", {"type": "string", "default": "label", "minLength": 1, "maxLength": 128}),
-            _query("modality", {"type": "string", "enum": ["auto", "tabular", "image"], "default": "auto"}),
+            _query("modality", {"type": "string", "enum": list(datasets.MODALITIES), "default": "auto"}),
             PREFER,
         ],
         responses={
@@ -206,7 +208,7 @@ EDGE_ROUTES += [
         tag="models",
         scope="models:write",
         request={"application/octet-stream": BYTES},
-        parameters=[_query("format", {"type": "string", "enum": ["onnx"], "default": "onnx"})],
+        parameters=[_query("format", {"type": "string", "enum": list(registry.FORMATS), "default": "onnx"})],
         responses={201: _answer("Sealed", _named("UploadedModel"))},
         schemas={
             "UploadedModel": _object(

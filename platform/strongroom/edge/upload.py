@@ -24,7 +24,7 @@ from strongroom.datasets import services as datasets
 from strongroom.datasets.models import DatasetVersion
 from strongroom.edge import database, http, principals, waiting, watch
 from strongroom.edge.limits import Places
-from strongroom.errors import Invalid, LimitReached
+from strongroom.errors import Invalid, StorageUsed
 from strongroom.jobs import services as jobs
 from strongroom.registry import services as registry
 from strongroom.tenants import scope
@@ -53,7 +53,7 @@ class Room:
         if received > self.upload_bytes:
             raise http.too_large(self.upload_bytes)
         if self.storage_bytes is not None and received > self.storage_bytes:
-            raise LimitReached(
+            raise StorageUsed(
                 f"the tenant's storage has room for {self.storage_bytes} bytes more; delete what is not needed",
                 hint=f"at most {self.storage_bytes} bytes",
             )

@@ -23,7 +23,7 @@ from strongroom.jobs.cells import Cells
 from strongroom.metering.services import Meter
 from strongroom.openai import answers, errors, requests
 from strongroom.openai.embeddings import EmbeddingsRequest
-from strongroom.openai.exchanges import EXCHANGES
+from strongroom.openai.exchanges import EXCHANGES, told_by
 from strongroom.rest.problem import from_exception, log_failure
 
 EMBEDDINGS = "/v1/embeddings"
@@ -136,11 +136,12 @@ class Asker:
         if exchange.asked.stream:
             raise Invalid.field("/stream", "must be false or left out: a batch has whole answers", code="invalid_value")
         scope = exchange.asked.prompt_cache_key or ""
-        speech = await self._cells.speaker.speak(use, exchange.generates, stream=False, scope=scope)
-        try:
-            said = await speech.whole()
-        finally:
-            speech.close()
+        with told_by(exchange):
+            speech = await self._cells.speaker.speak(use, exchange.generates, stream=False, scope=scope)
+            try:
+                said = await speech.whole()
+            finally:
+                speech.close()
         return orjson.dumps(exchange.answer(said, speech.ends))
 
     async def _encoded(self, use: Use, body: dict[str, Any]) -> bytes:

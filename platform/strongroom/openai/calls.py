@@ -1,11 +1,13 @@
 """A model's text → the calls of tools that it holds.
 
-A forced call is the whole text: `{"name": …, "arguments": …}`, as the grammar made it. A free one stands between
+A forced call is the whole text: `{"name":…,"arguments":…}`, as the grammar made it. A free one stands between
 <tool_call> marks, as the templates of Hermes and Qwen write it.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +22,6 @@ _ARGUMENTS = '"arguments":'
 
 def forced(text: str) -> list[ToolCall]:
     """The one call; where the tokens ran out, its arguments are no whole JSON. No call where not even its name came."""
-    if (call := _call(text)) is not None:
-        return [call]
     begun = Forced()
     arguments = begun.add(text)
     return [] if begun.name is None else [ToolCall.of(begun.name, arguments)]
@@ -48,14 +48,26 @@ def free(text: str) -> tuple[str, list[ToolCall]]:
 
 def _call(text: str) -> ToolCall | None:
     try:
-        found: Any = orjson.loads(text)
-        arguments = found["arguments"]
-        name = found["name"]
-    except (orjson.JSONDecodeError, TypeError, KeyError):
+        orjson.loads(text)  # refuses NaN and halves of characters, which json does not
+        found: Any = json.loads(text)  # keeps the digits of a long number
+        arguments, name = found["arguments"], found["name"]
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            return None
+        return ToolCall.of(name, json.dumps(arguments, ensure_ascii=False, separators=(",", ":")))
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        return None
-    return ToolCall.of(name, orjson.dumps(arguments).decode())
+
+
+def as_text(turns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A conversation for a template that knows no calls: each is the text that the model made when it was forced."""
+    return [_with_its_calls(turn) if turn.get("tool_calls") else turn for turn in turns]
+
+
+def _with_its_calls(turn: Mapping[str, Any]) -> Mapping[str, Any]:
+    functions = [call["function"] for call in turn["tool_calls"]]
+    said = [f'{{"name":{json.dumps(one["name"])},{_ARGUMENTS}{one["arguments"]}}}' for one in functions]
+    content = "\n".join([turn["content"], *said] if turn["content"] else said)
+    return {name: value for name, value in turn.items() if name != "tool_calls"} | {"content": content}
 
 
 class Forced:

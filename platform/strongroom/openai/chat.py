@@ -36,6 +36,11 @@ class ChatRequest(Sampled):
             raise refusal("invalid_value", said, "max_completion_tokens", hint="give one of them")
         if self.top_logprobs is not None and not self.logprobs:
             raise refusal("invalid_value", "may be given only where 'logprobs' is true", "top_logprobs")
+        if self.stream and self.logprobs and self.tools and self.tool_choice.mode != "none":
+            said = "cannot be streamed beside tools: a call's pieces have no place for them"
+            raise refusal(
+                "unsupported_value", said, "logprobs", hint="leave out 'stream', or set 'tool_choice' to 'none'"
+            )
         tools.check(self.functions, self.tool_choice, self.response_format, "response_format")
         return self
 

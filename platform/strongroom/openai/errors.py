@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from strongroom.errors import StrongroomError
+from strongroom.errors import NotFound, StorageUsed, StrongroomError
 from strongroom.rest import problem
 
 STATUSES = {402: 429, 410: 404, 412: 400, 415: 400, 422: 400}
@@ -50,7 +50,7 @@ def status(error: StrongroomError) -> int:
 def document(error: StrongroomError, *, is_of_model: bool = True) -> dict[str, Any]:
     """The body. `is_of_model`: what is not found is the deployment, which here is called a model."""
     code, param = CODES.get(error.code, error.code), None
-    if is_of_model and error.code in ("not_found", "model_not_allowed"):
+    if is_of_model and (isinstance(error, NotFound) or error.code == "model_not_allowed"):
         code, param = ("model_not_found" if error.code == "not_found" else code), "model"
     elif error.errors:
         first = error.errors[0]
@@ -60,7 +60,7 @@ def document(error: StrongroomError, *, is_of_model: bool = True) -> dict[str, A
 
 def headers(error: StrongroomError) -> list[tuple[bytes, bytes]]:
     found = [(name.lower().encode(), value.encode()) for name, value in problem.headers(error)]
-    if error.code in FINAL:
+    if error.code in FINAL or isinstance(error, StorageUsed):
         return [*(one for one in found if one[0] != b"retry-after"), (b"x-should-retry", b"false")]
     if error.retry_after_seconds is not None:
         found.append((b"retry-after-ms", b"%d" % (1000 * error.retry_after_seconds)))

@@ -6,8 +6,10 @@ Streams are the endpoints' own; nothing here is asked, heard or counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, Protocol
 
 from inference.language.requests import Done, Generate, Logprob, Tokens
 from strongroom.deployments.served import Served
@@ -25,6 +27,8 @@ Said = Mapping[int, Sequence[Tokens]]  # by the choice's index
 class Exchange(Protocol):
     """Made from a JSON document; Invalid with its first problems."""
 
+    places: ClassVar[Mapping[str, str]]  # where the engine's pointers are in the document, if they are called otherwise
+
     @property
     def asked(self) -> requests.Asked: ...
 
@@ -38,15 +42,15 @@ class Exchange(Protocol):
 class Chat:
     """POST /v1/chat/completions. `forced`: the answer is a call; `free`: it may hold some."""
 
+    places: ClassVar[Mapping[str, str]] = {}
+
     def __init__(self, document: Any) -> None:
         self.asked = asked = requests.read(ChatRequest, document)
         self.head = Head.of("chatcmpl", asked.model)
         self.forced, self.free = _mode(asked.tools, asked.tool_choice)
 
     def generates(self, served: Served) -> list[Generate]:
-        _check_tools(served, self.free)
-        generate = self.asked.generate()
-        return [generate if self.asked.parallel_tool_calls or not self.free else calls.at_most_one(generate)]
+        return [_with_tools(served, self.asked.generate(), self.free, self.asked.parallel_tool_calls)]
 
     def answer(self, said: Said, ends: Sequence[Done]) -> Json:
         choices = [self._choice(end, said.get(end.index, ())) for end in in_order(ends)]
@@ -60,6 +64,8 @@ class Chat:
 
 class Completions:
     """POST /v1/completions"""
+
+    places: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, document: Any) -> None:
         self.asked = requests.read(CompletionsRequest, document)
@@ -80,15 +86,18 @@ class Completions:
 class Responses:
     """POST /v1/responses"""
 
+    places: ClassVar[Mapping[str, str]] = {
+        "/messages": "/input",
+        "/response_format/json_schema/schema": "/text/format/schema",
+    }
+
     def __init__(self, document: Any) -> None:
         self.asked = asked = requests.read(ResponsesRequest, document)
         self.head, self.echo = Head.of("resp", asked.model), asked.echo()
         self.forced, self.free = _mode(asked.tools, asked.tool_choice)
 
     def generates(self, served: Served) -> list[Generate]:
-        _check_tools(served, self.free)
-        generate = self.asked.generate()
-        return [generate if self.asked.parallel_tool_calls or not self.free else calls.at_most_one(generate)]
+        return [_with_tools(served, self.asked.generate(), self.free, self.asked.parallel_tool_calls)]
 
     def answer(self, said: Said, ends: Sequence[Done]) -> Json:
         text, found = _calls(_text(said.get(0, ())), self.forced, self.free)
@@ -101,6 +110,18 @@ EXCHANGES: dict[str, type[Chat] | type[Completions] | type[Responses]] = {
     "/v1/completions": Completions,
     "/v1/responses": Responses,
 }
+
+
+@contextmanager
+def told_by(exchange: Exchange) -> Iterator[None]:
+    """What the engine refuses, at the fields that the caller wrote."""
+    try:
+        yield
+    except Invalid as error:
+        if not exchange.places:
+            raise
+        problems = [replace(one, path=exchange.places.get(one.path, one.path)) for one in error.errors]
+        raise type(error)(error.detail, code=error.code, errors=problems) from None
 
 
 def in_order(ends: Sequence[Done]) -> list[Done]:
@@ -116,11 +137,15 @@ def _mode(tools: Sequence[Any], choice: ToolChoice) -> tuple[bool, bool]:
     return choice.mode == "required", bool(tools) and choice.mode == "auto"
 
 
-def _check_tools(served: Served, free: bool) -> None:
-    if free and not served.language.tools:
+def _with_tools(served: Served, generate: Generate, free: bool, several: bool) -> Generate:
+    """The same for a model whose template may know no tools. `free`: it may call some, `several` of them."""
+    if served.language.tools:
+        return generate if several or not free else calls.at_most_one(generate)
+    if free:
         message = f"cannot be given to {served.name!r}: its chat template knows no tools"
         hint = "set tool_choice to 'required' or to a function, which every model can follow"
         raise Invalid.all([FieldError("/tools", "tools_unsupported", message, hint)])
+    return replace(generate, messages=tuple(calls.as_text(generate.messages or ())))
 
 
 def _calls(text: str, forced: bool, free: bool) -> tuple[str, list[ToolCall]]:

@@ -60,6 +60,10 @@ class TextFormat(Document):
             for name, value in (("name", self.name), ("schema", self.definition)):
                 if value is None:
                     raise refusal("missing_required_parameter", "is missing", name)
+            return self
+        for name, given in (("schema", self.definition), ("name", self.name), ("description", self.description)):
+            if given is not None:
+                raise refusal("invalid_value", f"may not be given with the type '{self.type}'", name)
         return self
 
     def constraint(self) -> Constraint | None:

@@ -65,9 +65,9 @@ KINDS = ("message", "function_call", "function_call_output")
 
 
 def _kind(given: Any) -> str:
-    """An item without a type is a message."""
+    """An item without a type is a message; no kind has the name ""."""
     kind = given.get("type") if type(given) is dict else None
-    return "message" if kind is None else str(kind)
+    return "message" if kind is None else kind if type(kind) is str else ""
 
 
 def _known(given: Any) -> Any:

@@ -33,7 +33,7 @@ from sealing import (
     wrap_data_key,
 )
 from strongroom import ids
-from strongroom.errors import Gone, LimitReached, Unavailable
+from strongroom.errors import Gone, StorageUsed, Unavailable
 from strongroom.tenants import scope
 from strongroom.tenants import services as tenants
 from strongroom.tenants.models import Tenant
@@ -293,10 +293,10 @@ def stored_bytes(tenant_id: UUID) -> int:
 
 
 def check_room(tenant_id: UUID, size_bytes: int = 1) -> None:
-    """LimitReached where the tenant's storage has no room for that much more."""
+    """StorageUsed where the tenant's storage has no room for that much more."""
     allowed = tenants.limits(Tenant.objects.get(id=tenant_id))["storage_bytes"]
     if allowed is not None and stored_bytes(tenant_id) + size_bytes > allowed:
-        raise LimitReached(
+        raise StorageUsed(
             f"the tenant stores its limit of {allowed} bytes; delete what is not needed", hint=f"limit {allowed}"
         )
 

@@ -384,3 +384,11 @@ def test_tools_that_cannot_be_are_refused(changes: dict[str, Any], param: str, s
     found, _, message = refused(chat(**changes))
     assert found == param
     assert said in message
+
+
+def test_log_probabilities_that_a_stream_would_leave_out_are_refused() -> None:
+    given: dict[str, Any] = {"stream": True, "logprobs": True, "tools": [tool()]}
+    assert refused(chat(**given))[0] == "logprobs"
+    changes: list[dict[str, Any]] = [{"stream": False}, {"tool_choice": "none"}, {"tools": []}]
+    for change in changes:
+        requests.read(ChatRequest, chat(**given | change))

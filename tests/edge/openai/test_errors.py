@@ -7,7 +7,17 @@ import orjson
 import pytest
 from openai.types.shared import ErrorObject
 
-from strongroom.errors import TITLES, Conflict, FieldError, Invalid, LimitReached, NotFound, StrongroomError, TooLarge
+from strongroom.errors import (
+    TITLES,
+    Conflict,
+    FieldError,
+    Invalid,
+    LimitReached,
+    NotFound,
+    StorageUsed,
+    StrongroomError,
+    TooLarge,
+)
 from strongroom.openai import errors
 from tests.edge.openai.oracle import Wire, answering, failing, fits
 
@@ -166,3 +176,15 @@ def test_a_stream_that_breaks_ends_with_an_error_that_the_sdk_raises() -> None:
 )
 def test_a_json_pointer_becomes_openais_path(pointer: str, said: str | None) -> None:
     assert errors.path(pointer) == said
+
+
+def test_storage_that_is_used_up_is_not_tried_again() -> None:
+    """The SDK would send the file again, twice."""
+    sent = dict(errors.headers(StorageUsed("the tenant stores its limit")))
+    assert sent[b"x-should-retry"] == b"false"
+    assert b"retry-after" not in sent
+
+
+def test_a_path_that_is_none_is_no_model_that_is_not_there() -> None:
+    error = errors.document(StrongroomError("there is nothing at /v1/moderations", code="not_found"))["error"]
+    assert (error["code"], error["param"]) == ("not_found", None)

@@ -8,9 +8,11 @@ import orjson
 import pytest
 
 from inference.language.requests import Generate, Sampling
-from strongroom.openai import requests
+from strongroom.errors import FieldError, Invalid
+from strongroom.openai import errors, exchanges, requests
 from strongroom.openai.answers import Head, ToolCall
 from strongroom.openai.events import output, response
+from strongroom.openai.exchanges import told_by
 from strongroom.openai.responses import ResponsesRequest
 from tests.edge.openai import asked
 from tests.edge.openai.asked import WEATHER
@@ -138,3 +140,31 @@ def test_what_is_not_of_the_part_that_is_built_is_refused_by_name(document: Any,
     found, _, message = refused(document)
     assert found == param
     assert said in message
+
+
+@pytest.mark.parametrize("kind", ["text", "json_object"])
+@pytest.mark.parametrize("given", [{"schema": WEATHER}, {"name": "answer"}, {"description": "an answer"}])
+def test_a_schema_that_would_be_ignored_is_refused(kind: str, given: dict[str, Any]) -> None:
+    (name,) = given
+    param, code, message = refused(body(text={"format": {"type": kind, **given}}))
+    assert (param, code) == (f"text.format.{name}", "invalid_value")
+    assert f"may not be given with the type '{kind}'" in message
+
+
+def test_a_kind_that_is_deep_is_a_kind_that_is_not_known() -> None:
+    kind: Any = "message"
+    for _ in range(1000):
+        kind = [kind]
+    param, code, message = refused(body([{"type": kind}]))
+    assert (param, code) == ("input[0].type", "unsupported_value")
+    assert "is a list" in message
+
+
+@pytest.mark.parametrize(
+    ("pointer", "param"),
+    [("/messages", "input"), ("/response_format/json_schema/schema", "text.format.schema"), ("/tools", "tools")],
+)
+def test_what_the_engine_refuses_is_told_at_the_parameter_that_was_given(pointer: str, param: str) -> None:
+    with pytest.raises(Invalid) as caught, told_by(exchanges.Responses(body())):
+        raise Invalid.all([FieldError(pointer, "context_length", "need 9000 tokens", "the context has 8192")])
+    assert errors.document(caught.value)["error"]["param"] == param

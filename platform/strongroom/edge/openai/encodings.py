@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from strongroom.edge import core, http, limits, principals
-from strongroom.edge.language import SPEAKER, while_there
+from strongroom.edge.language import SPEAKER
 from strongroom.edge.openai.headers import headers
 from strongroom.openai import answers, requests
 from strongroom.openai.embeddings import EmbeddingsRequest
@@ -21,7 +21,7 @@ async def embeddings(request: http.Request) -> http.Answer:
     asked = requests.read(EmbeddingsRequest, http.parse(body))
     texts = asked.texts  # what it refuses takes no place
     call = await core.admit(principal, asked.model)
-    found = await while_there(request, SPEAKER.embed(call, texts))
+    found = await request.while_there(SPEAKER.embed(call, texts))
     asked.check_width(found.vectors.shape[1])
     tokens = sum(found.tokens)
     whole = await asyncio.to_thread(answers.embeddings, asked.model, found.vectors, asked.encoding_format, tokens)

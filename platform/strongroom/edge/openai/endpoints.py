@@ -20,7 +20,7 @@ from strongroom.errors import NotFound, StrongroomError
 from strongroom.openai import answers, calls, errors, events, exchanges
 from strongroom.openai.answers import ToolCall, Usage
 from strongroom.openai.chunks import DONE, ChatChunks, CompletionChunks
-from strongroom.openai.exchanges import Exchange, finish_of
+from strongroom.openai.exchanges import Exchange, finish_of, told_by
 from strongroom.tenants import scope
 from strongroom.tenants.models import Tenant
 
@@ -123,7 +123,8 @@ async def _whole(request: http.Request, principal: Principal, exchange: Exchange
             speech.close()
         return http.Answer.of(200, document, headers(request, speech.call))
 
-    return await language.while_there(request, said())
+    with told_by(exchange):
+        return await request.while_there(said())
 
 
 async def _streamed(
@@ -146,7 +147,8 @@ async def _streamed(
             speech.close()
             raise
 
-    speech, pieces, first = await language.while_there(request, begun())
+    with told_by(exchange):
+        speech, pieces, first = await request.while_there(begun())
 
     async def all_of_it() -> AsyncGenerator[bytes]:
         try:
@@ -227,7 +229,8 @@ async def _chat_free(speech: Speech, chunks: ChatChunks, n: int) -> AsyncGenerat
             for number, call in enumerate(found):
                 pieces.append(chunks.call(index, number, call.id, call.name))
                 pieces.append(chunks.arguments(index, number, call.arguments))
-            pieces.append(chunks.last(index, "tool_calls" if found else finish_of(part)))
+            is_whole = found and part.reason != "length"
+            pieces.append(chunks.last(index, "tool_calls" if is_whole else finish_of(part)))
         yield b"".join(pieces)
 
 
@@ -303,11 +306,12 @@ async def _response_free(speech: Speech, writer: events.Events) -> AsyncGenerato
                 said += part.text
                 continue
             text, found = calls.free(said)
+            status: events.Status = "incomplete" if part.reason == "length" else "completed"
             if text or not found:
-                pieces += [writer.begin_message(), writer.text(text), writer.end_message()]
+                pieces += [writer.begin_message(), writer.text(text), writer.end_message(status)]
             for call in found:
                 pieces += [writer.begin_call(ToolCall(call.id, call.name, "")), writer.arguments(call.arguments)]
-                pieces.append(writer.end_call())
+                pieces.append(writer.end_call(status))
             pieces.append(_response_end(writer, speech, part, None))
         yield b"".join(pieces)
 
