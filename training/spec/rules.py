@@ -172,6 +172,13 @@ def _classes_are_distinct(spec: Document) -> Iterator[Problem]:
         seen.add(name)
 
 
+def _weights_belong_to_language(spec: Document) -> Iterator[Problem]:
+    task = spec.get("task")
+    if spec.get("weights") != "keep" and task != "generation":
+        said = f"weights are written anew for task 'generation' only, not for '{task}'"
+        yield Problem("/weights", "weights_task", said, "leave it out")
+
+
 Rule = Callable[[Document], Iterator[Problem]]
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "train": (
@@ -188,7 +195,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         _last_layer_answers,
     ),
     "finetune": finetune.RULES,
-    "import": (_classes_need_classification, _classes_are_distinct),
+    "import": (_classes_need_classification, _classes_are_distinct, _weights_belong_to_language),
     "check": (),
     "predict": (),
     "batch": (),
@@ -206,10 +213,6 @@ def _heard(rule: Rule, view: Document) -> list[Problem]:
     try:
         for problem in rule(view):
             problems.append(problem)
-    except (
-        Unreadable,
-        TypeError,
-        KeyError,
-    ):  # TypeError, KeyError: a faulty value inside a list that a rule sums or looks up
-        pass
+    except (Unreadable, TypeError, KeyError, OverflowError):
+        pass  # but for the first: a faulty value inside a list that a rule sums or looks up
     return problems

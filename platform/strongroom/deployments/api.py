@@ -26,9 +26,11 @@ class TrafficBody(StrictSerializer):
 
 
 class LimitsBody(StrictSerializer):
+    """Null: the default again."""
+
     requests_per_second = Whole(min_value=1, allow_null=True, required=False)
-    concurrency = Whole(min_value=1, max_value=10_000, required=False)
-    deadline_ms = Whole(min_value=1, max_value=600_000, required=False)
+    concurrency = Whole(min_value=1, max_value=10_000, allow_null=True, required=False)
+    deadline_ms = Whole(min_value=1, max_value=600_000, allow_null=True, required=False)
 
 
 class BatchingBody(StrictSerializer):

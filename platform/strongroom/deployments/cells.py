@@ -196,7 +196,7 @@ class Cell:
             "for_tenant": str(self.tenant),
             **_place(order),
             "batching": {"max_batch": wanted.max_batch, "context_tokens": wanted.context_tokens},
-            "share": wanted.share,
+            "share": wanted.share and (order.is_public or (order.base is not None and order.base.is_public)),
         }
         descriptors, base_key = [order.descriptor], bytearray(KEY_BYTES)
         if (base := order.base) is not None:

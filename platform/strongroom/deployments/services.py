@@ -53,6 +53,7 @@ def deploy(actor: Actor, document: Mapping[str, Any]) -> Deployment:
         drained.replicas.all().delete()
     row = Deployment(name=name, created_by_kind=actor.kind, created_by_id=actor.id)
     _set(row, document)
+    _check(row, version)
     try:
         with transaction.atomic(using=scope.alias()):
             row.save()
@@ -73,6 +74,8 @@ def switch(actor: Actor, name: str, document: Mapping[str, Any]) -> Deployment:
     if "versions" in document:
         _point(row, _live_version(document["versions"] or []))
     _set(row, document)
+    if (traffic := row.traffic.select_related("version").first()) is not None:
+        _check(row, traffic.version)
     row.save()
     _announce(actor, "deployment.switch", row)
     return row
@@ -198,13 +201,30 @@ def _point(row: Deployment, version: ModelVersion) -> None:
 
 
 def _set(row: Deployment, document: Mapping[str, Any]) -> None:
-    row.limits = row.limits | dict(document.get("limits") or {})
+    limits = row.limits | dict(document.get("limits") or {})
+    row.limits = {name: value for name, value in limits.items() if value is not None}  # the default counts
     row.output_policy = row.output_policy | dict(document.get("output_policy") or {})
     batching = document.get("batching") or {}
     row.max_batch = batching.get("max_batch", row.max_batch)
     row.max_delay_ms = batching.get("max_delay_ms", row.max_delay_ms)
     row.context_tokens = document.get("context_tokens", row.context_tokens)
     row.share = document.get("share", row.share)
+
+
+def _check(row: Deployment, version: ModelVersion) -> None:
+    """Invalid where the version cannot do what the deployment asks for."""
+    usual: dict[str, Any]
+    if version.format in LANGUAGE_FORMATS:
+        kind, usual = "model of arrays", {f"output_policy/{name}": value for name, value in POLICY.items()}
+        now = {f"output_policy/{name}": value for name, value in row.output_policy.items()}
+    else:
+        kind, usual = "language model", {"context_tokens": None, "share": False}
+        now = {name: getattr(row, name) for name in usual}
+    wrong = [name for name, value in usual.items() if now.get(name, value) != value]
+    if wrong:
+        said = f"is of a {kind}, which {version} is not"
+        hint = "leave it out, or give null (false for share, true for scores)"
+        raise Invalid.all([FieldError(f"/{name}", "kind", said, hint) for name in wrong])
 
 
 def _announce(actor: Actor, action: str, row: Deployment) -> None:

@@ -39,9 +39,12 @@ def validate(document: object) -> plans.Plan:
 
 def check_rights(principal: Principal, spec: dict[str, Any]) -> None:
     """A job that deploys or predicts does what its submitter may do, the first time and at a retry. Denied."""
-    if (deployment := (spec.get("register") or {}).get("deploy")) is not None:
+    register = spec.get("register") or {}
+    if (deployment := register.get("deploy")) is not None:
         principal.require("deployments:write")
         principal.require_model(deployment)
+    if register.get("stage") == "production":  # takes the place of the version that is it now
+        principal.require("models:write")
     if spec["kind"] == "predict":
         principal.require("predict")
         principal.require_model(spec["deployment"])

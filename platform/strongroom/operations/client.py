@@ -53,7 +53,10 @@ class Client:
                 for line in answer:
                     event = line.removeprefix(b"data: ").strip()
                     if event and event != b"[DONE]":
-                        for choice in json.loads(event).get("choices", ()):
+                        chunk = json.loads(event)
+                        if "error" in chunk:  # it broke after it had begun
+                            raise Refused(200, chunk)
+                        for choice in chunk["choices"]:
                             yield choice["delta"].get("content") or ""
         except urllib.error.HTTPError as error:
             raise Refused(error.code, _problem(error.read())) from None

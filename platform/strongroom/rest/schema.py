@@ -76,6 +76,11 @@ def add_edge_routes(result: dict[str, Any], generator: Any, request: Any, public
     for route in EDGE_ROUTES:
         schemas.update(route.schemas)
         result["paths"].setdefault(route.path, {})[route.method] = _operation(route)
+    for operation in [operation for path in result["paths"].values() for operation in path.values()]:
+        # One mapping asks for all that it names; a key or a session is enough.
+        operation["security"] = [
+            {name: scopes} for both in operation.get("security", []) for name, scopes in both.items()
+        ]
     result["paths"] = dict(sorted(result["paths"].items()))
     result["components"]["schemas"] = dict(sorted(schemas.items()))
     for operations in result["paths"].values():

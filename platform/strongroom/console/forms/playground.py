@@ -5,6 +5,7 @@ from __future__ import annotations
 from django import forms
 
 from strongroom.console.forms.document import long_text, number, whole
+from strongroom.openai.completions import USUAL_TOKENS
 
 SCHEMA = """{"type": "object",
  "properties": {"city": {"type": "string"}},
@@ -32,3 +33,4 @@ class ChatForm(forms.Form):
         if not chats:
             for name in self.of_chats:
                 del self.fields[name]
+            self.fields["max_tokens"].help_text = f"Empty: {USUAL_TOKENS}."

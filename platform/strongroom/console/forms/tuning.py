@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from strongroom.console.forms.document import choice, number, text, whole, without_empty
@@ -80,12 +80,22 @@ class TuningForm(SpecForm):
 
     @classmethod
     def of(cls, data: Any, *, base: str, dataset: str) -> TuningForm:
-        """With the chosen ones where they are there, or the newest."""
+        """With the chosen ones, or the newest where none is chosen."""
         form = cls(data)
-        chosen = base if base in form.bases else next(iter(form.bases), "")
-        learned = dataset if dataset in form.versions else next(iter(form.versions), "")
+        learned = form._chosen("dataset", form.versions, dataset)
+        chosen = form._chosen("base", form.bases, base)
         form.initial = {"base": chosen, "dataset": learned, "name": learned.partition("@")[0]}
         return form
+
+    def _chosen(self, field: str, known: Iterable[str], wanted: str) -> str:
+        """Never another in its place: where it is not among the newest, none is chosen yet."""
+        if not wanted:
+            return next(iter(known), "")
+        if wanted in known:
+            return wanted
+        place: Any = self.fields[field]
+        place.choices = [("", "choose one"), *place.choices]
+        return ""
 
     def build(self, given: Mapping[str, Any]) -> dict[str, Any]:
         version = self.versions.get(given.get("dataset", ""))

@@ -21,6 +21,7 @@ from strongroom.console.members import TenantAdmin, actor_of, principal_of
 from strongroom.console.templatetags.console import ago, badge
 from strongroom.deployments import services
 from strongroom.deployments.models import Deployment
+from strongroom.errors import NotFound
 from strongroom.registry.models import ModelVersion
 
 State = Deployment.State
@@ -91,6 +92,7 @@ class DeploymentAdmin(TenantAdmin):
         return self.filled(form, make) or self.form_page(request, "console/deploy.html", "Deploy a model", form)
 
     def switch(self, request: HttpRequest, row: Deployment) -> HttpResponse:
+        check_lives(row)
         form = SwitchForm.of(request.POST, row)
 
         def change(document: dict[str, Any]) -> HttpResponse:
@@ -101,7 +103,14 @@ class DeploymentAdmin(TenantAdmin):
         return self.filled(form, change) or self.object_page(request, row, 422, form=form)
 
     def stop(self, request: HttpRequest, row: Deployment) -> None:
+        check_lives(row)
         services.stop(actor_of(request), row.name)
+
+
+def check_lives(row: Deployment) -> None:
+    """Its name may be another deployment's by now, which the page that was sent does not show. NotFound."""
+    if row.state not in services.LIVE:
+        raise NotFound("this deployment was stopped")
 
 
 def asked_by(version: ModelVersion | None) -> dict[str, Any]:

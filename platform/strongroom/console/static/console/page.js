@@ -21,6 +21,15 @@ document.addEventListener("submit", event => {
   if (question && !confirm(question)) event.preventDefault();
 });
 
+// What changes something is sent once, however often the button is pressed before the next page is there.
+document.addEventListener("submit", event => {
+  const form = event.target;
+  if (event.defaultPrevented || form.method !== "post") return;
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach(form => delete form.dataset.sent));
+
 // Fields that belong to a choice: with another one they are neither shown nor sent. Of a choice that says of which kind
 // it is (a model version) the kind counts. "" is no choice at all.
 const BELONGS = [

@@ -25,7 +25,7 @@ class Command(BaseCommand):
         path = settings.ENVIRONMENT.home_path / "demo.json"
         demo = json.loads(path.read_text()) if path.exists() else {}
         name = options["deployment"] or demo.get("language_deployment")
-        if name is None:
+        if name is None or "url" not in demo:
             raise CommandError("there is no language model yet: run make language first")
         api, messages = Client(demo["url"], demo["api_key"], 600), []
         while line := self.line():

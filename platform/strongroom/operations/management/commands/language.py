@@ -20,6 +20,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from strongroom.operations.client import Client, Refused, wait_until_ready
 
+IMPORT_SECONDS = 600
 CHAT, EMBEDDING = "smollm2", "minilm"
 QUESTIONS = ("What is the capital of France?", "Write one sentence about the sea.")
 ALIKE = ("A cat sits on the mat.", "On the rug lies a kitten.", "The stock market fell on Monday.")
@@ -56,9 +57,12 @@ class Command(BaseCommand):
             upload = self.api.call("PUT", path, body, content_type="application/octet-stream")
             self.say(f"deposited {name}: {len(body) / 1e6:.0f} MB, sealed")
             document = {"kind": "import", "name": name, "artefact": upload["artefact"], "model": name, "task": task}
-            job = self.api.call("POST", "/api/v1/jobs", document | spec, wait=60)
+            job = self.api.call("POST", "/api/v1/jobs", document | spec)
+            ends = time.monotonic() + IMPORT_SECONDS
+            while job["state"] in ("queued", "running") and time.monotonic() < ends:
+                job = self.api.call("GET", f"/api/v1/jobs/{job['id']}", wait=60)
             if job["state"] != "succeeded":
-                raise CommandError(f"the import of {name} ended {job['state']}: {job['error']}")
+                raise CommandError(f"the import of {name} is {job['state']}: {job['error']}")
         version = self.api.call("GET", f"/api/v1/models/{name}/versions/1")
         card = version["card"] or {}
         told = [f"{version['parameters'] / 1e6:.0f} million parameters", card.get("type"), card.get("license")]
