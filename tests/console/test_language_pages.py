@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.http import HttpResponse
 
+from strongroom.console.forms import deployments as forms
 from strongroom.deployments import services as deployments
 from strongroom.deployments.models import Deployment
 from strongroom.jobs.models import Job
@@ -225,9 +226,9 @@ def test_a_language_model_is_deployed_with_its_context_and_shared_pages(acme: De
     html = owner.follow(owner.post(DEPLOY, form))
     with scope.tenant(acme.id, write=False):
         row = Deployment.objects.get(name="chat")
-    assert (row.context_tokens, row.share, row.output_policy) == (4096, True, {})
+    assert (row.context_tokens, row.share, row.output_policy["top_k"]) == (4096, True, None)
     assert "4,096" in html
-    assert "yes: cells map one copy of the weights" in html
+    assert "only a model that was adopted is shared" in html
 
 
 def test_an_empty_deadline_is_the_usual_one_of_the_kind(at_acme: Filled, owner: Browser) -> None:
@@ -254,11 +255,12 @@ def test_a_wrong_context_is_refused_at_its_field(tokens: str, said: str, acme: D
 
 
 def test_the_change_begins_with_what_counts_and_changes_it(acme: Deposit, owner: Browser) -> None:
-    row = served(acme, language(acme), context_tokens=2048, share=True)
+    row = served(acme, language(acme), context_tokens=2048, share=True, limits={"deadline_ms": 7000})
     html = owner.text(page_of(row))
     assert 'value="2048"' in field(html, "context_tokens")
     assert "checked" in field(html, "share")
-    assert 'value="600000"' in field(html, "deadline_ms")
+    assert 'value="7000"' in field(html, "deadline_ms")
+    assert "Empty: 64." in field(html, "concurrency")
     owner.follow(
         owner.post(page_of(row) + "switch/", {"version": "smol@1", "context_tokens": "", "deadline_ms": "9000"})
     )
@@ -343,3 +345,59 @@ def test_another_tenants_language_model_is_not_there(acme: Deposit, globex: Depo
 def test_the_overview_names_a_language_model_among_the_newest(at_acme: Filled, owner: Browser) -> None:
     language(at_acme.deposit)
     assert "smol@1" in owner.text("/admin/")
+
+
+def test_an_emptied_field_is_the_usual_one_again(at_acme: Filled, owner: Browser) -> None:
+    page = page_of(at_acme.deployment) + "switch/"
+    form = {"version": "acme-lenet@1", "concurrency": "3", "deadline_ms": "5000", "max_batch": "7", "scores": "on"}
+    owner.follow(owner.post(page, form))
+    with scope.tenant(at_acme.deposit.id, write=False):
+        row = Deployment.objects.get(pk=at_acme.deployment.pk)
+    assert (row.limits, row.max_batch) == ({"concurrency": 3, "deadline_ms": 5000}, 7)
+    owner.follow(owner.post(page, {"version": "acme-lenet@1", "scores": "on"}))
+    with scope.tenant(at_acme.deposit.id, write=False):
+        row.refresh_from_db()
+    assert (row.limits, row.max_batch) == ({}, 64)
+
+
+def test_a_deployment_that_becomes_a_language_model_keeps_nothing_of_the_other(at_acme: Filled, owner: Browser) -> None:
+    language(at_acme.deposit)
+    page = page_of(at_acme.deployment)
+    owner.follow(owner.post(page + "switch/", {"version": "acme-lenet@1", "top_k": "3", "scores": "on"}))
+    html = owner.follow(owner.post(page + "switch/", {"version": "smol@1", "context_tokens": "4096"}))
+    assert "600,000 ms" in html
+    owner.follow(owner.post(page + "switch/", {"version": "acme-lenet@1", "scores": "on"}))
+    with scope.tenant(at_acme.deposit.id, write=False):
+        row = Deployment.objects.get(pk=at_acme.deployment.pk)
+    assert (row.context_tokens, row.output_policy) == (None, {"top_k": None, "decimals": None, "scores": True})
+
+
+def test_a_version_that_is_not_among_the_newest_is_never_exchanged_for_another(
+    at_acme: Filled, owner: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, "CHOICES", 1)
+    language(at_acme.deposit)  # newer than the one that is served
+    html = field(owner.text(page_of(at_acme.deployment)), "version")
+    assert re.search(r'<option value="acme-lenet@1"[^>]*selected', html)
+    wanted = field(owner.text(DEPLOY + "?version=acme-lenet@1"), "version")
+    assert re.search(r'<option value="acme-lenet@1"[^>]*selected', wanted)
+    unknown = options(owner.text(DEPLOY + "?version=nothing@7"), "version")
+    assert next(iter(unknown)) == ""
+
+
+def test_a_page_of_a_stopped_deployment_changes_no_other_of_its_name(acme: Deposit, owner: Browser) -> None:
+    version = language(acme)
+    old = served(acme, version)
+    owner.post(page_of(old) + "stop/")
+    new = served(acme, version)
+    for verb, form in (("stop/", {}), ("switch/", {"version": "smol@1", "concurrency": "1"})):
+        owner.post(page_of(old) + verb, form)
+        with scope.tenant(acme.id, write=False):
+            new.refresh_from_db()
+        assert (new.state, new.limits) == ("loading", {})
+
+
+def test_a_page_says_that_its_own_model_is_not_shared(acme: Deposit, owner: Browser) -> None:
+    assert "no: asked for, but only a model that was adopted is shared" in owner.text(
+        page_of(served(acme, language(acme), share=True))
+    )

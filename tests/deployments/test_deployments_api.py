@@ -10,6 +10,7 @@ import pytest
 from strongroom.deployments.models import Deployment
 from strongroom.tenants import scope
 from tests.callers import Deposit
+from tests.console.test_language_pages import language
 from tests.registry.test_models_api import registered
 
 pytestmark = pytest.mark.slow
@@ -74,6 +75,8 @@ def test_a_change_names_what_changes_and_leaves_the_rest(acme: Deposit) -> None:
         ({"versions": [LIVE, LIVE]}, "invalid_field", "/versions"),
         ({"versions": [LIVE | {"weight": 50}]}, "invalid_field", "/versions/0/weight"),
         ({"versions": [LIVE | {"mode": "shadow"}]}, "invalid_field", "/versions/0/mode"),
+        ({"context_tokens": 4096}, "invalid_field", "/context_tokens"),  # cats are no language model
+        ({"share": True}, "invalid_field", "/share"),
     ],
 )
 def test_a_change_that_cannot_be_is_refused_at_its_field(acme: Deposit, change: Any, code: str, path: str) -> None:
@@ -82,6 +85,30 @@ def test_a_change_that_cannot_be_is_refused_at_its_field(acme: Deposit, change: 
     answer = acme.api.call("PATCH", "/api/v1/deployments/cats", change)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
     assert [problem["path"] for problem in answer.json()["errors"]] == [path]
+
+
+def test_a_limit_that_is_null_is_the_usual_one_again(acme: Deposit) -> None:
+    registered(acme)
+    deployed(acme, limits={"requests_per_second": 5, "concurrency": 2, "deadline_ms": 100})
+    nulls = {"requests_per_second": None, "concurrency": None, "deadline_ms": None}
+    changed = acme.api.call("PATCH", "/api/v1/deployments/cats", {"limits": nulls}).json()
+    assert changed["limits"] == {"requests_per_second": None, "concurrency": 64, "deadline_ms": 30000}
+
+
+def test_a_language_model_has_no_policy_of_classes(acme: Deposit) -> None:
+    """It would be accepted and change nothing."""
+    language(acme, "smol")
+    versions = [{"model": "smol", "version": 1}]
+    refused = acme.api.post(
+        "/api/v1/deployments", {"name": "chat", "versions": versions, "output_policy": {"scores": False, "top_k": 3}}
+    )
+    assert refused.status_code == 422
+    assert {problem["path"] for problem in refused.json()["errors"]} == {
+        "/output_policy/scores",
+        "/output_policy/top_k",
+    }
+    usual = {"name": "chat", "versions": versions, "output_policy": {"scores": True, "top_k": None}}
+    assert acme.api.post("/api/v1/deployments", usual).status_code == 202
 
 
 def test_a_name_is_taken_once(acme: Deposit, globex: Deposit) -> None:

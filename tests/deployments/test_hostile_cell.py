@@ -10,17 +10,23 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import msgpack  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 import pytest
 
+from inference.language.requests import Done
 from inference.protocol import (
     ANSWER,
+    DONE,
     ERROR,
     HEAD,
     STATS,
+    TOKENS,
     AnswerReader,
+    Frame,
     FrameReader,
     Header,
+    ProtocolError,
     encode,
     frame_head,
     pack_answer,
@@ -28,9 +34,10 @@ from inference.protocol import (
     pack_tensors,
     padded,
 )
+from strongroom.deployments.answers import Unheard
 from strongroom.deployments.cells import Cell, CellLost, LoadRefused
-from strongroom.deployments.replies import One
-from strongroom.errors import Invalid
+from strongroom.deployments.replies import One, Reply
+from strongroom.errors import Invalid, Unavailable
 
 
 def asked(answer: Callable[[int], bytes]) -> int | None:
@@ -122,3 +129,96 @@ def test_an_answer_that_would_fill_the_memory_of_the_front_door_is_refused(outpu
 
 def test_a_large_answer_is_taken() -> None:
     assert answered({"y": np.ones((1000, 1000), "f4")}).outputs["y"].sum() == 1_000_000
+
+
+ENDED = {"reason": "stop", "prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0} | dict.fromkeys(
+    ("queue_ms", "prefill_ms", "decode_ms"), 0.0
+)
+
+
+def reply(deadline: float = 0.0, n: int = 2) -> Reply:
+    return Reply(lambda *_: None, 1, deadline, n, windowed=True)
+
+
+def frame(kind: int, fields: dict[str, Any], body: bytes = b"") -> Frame:
+    (read,) = FrameReader().feed(encode(kind, 1, fields, [body]))
+    return read
+
+
+def piece(index: int = 0) -> Frame:
+    return frame(TOKENS, {"index": index, "text": "a"})
+
+
+def long_piece() -> Frame:
+    return frame(TOKENS, {"index": 0}, msgpack.packb({"text": "a" * (15 << 20), "logprobs": []}))
+
+
+def end(index: int = 0, *, last: bool = False) -> Frame:
+    return frame(DONE, {"index": index, "fingerprint": "fp", "last": last, **ENDED})
+
+
+def told(*entry: Any) -> Frame:
+    return frame(TOKENS, {"index": 0}, msgpack.packb({"text": "a", "logprobs": [entry]}))
+
+
+LIKELIEST = [1, b"a", -0.5]
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [piece(2)],
+        [piece(-1)],
+        [end(2)],
+        [end(), end()],
+        [end(), piece()],
+        [told(1, 300_000_000, 0.0, [])],
+        [told(1, [7, 8], 0.0, [])],
+        [told("1", b"a", 0.0, [])],
+        [told(1, b"a" * 5000, 0.0, [])],
+        [told(1, b"a", 0.0, [[1, 1 << 40, 0.0]])],
+        [told(1, b"a", 0.0, [LIKELIEST] * 21)],
+        [frame(TOKENS, {"index": 0}, b"\x90" * (17 << 20))],
+        [piece()] * 3000,
+        [long_piece()] * 6,
+    ],
+)
+def test_a_reply_that_says_what_it_cannot_ends_the_connection(frames: list[Frame]) -> None:
+    """What it says lies in the memory of the front door, which other tenants share."""
+
+    async def whole() -> None:
+        heard = reply()
+        with pytest.raises(ProtocolError):
+            list(map(heard.took, frames))
+
+    asyncio.run(whole())
+
+
+def test_what_a_late_reply_used_is_heard_yet() -> None:
+    """Else whoever has a budget pays for all that it might have cost."""
+
+    async def whole() -> None:
+        heard = reply(deadline=5.0, n=1)
+        reading = asyncio.ensure_future(anext(heard))
+        await asyncio.sleep(0)
+        assert not heard.late()
+        with pytest.raises(Unavailable, match="the deadline passed"):
+            await reading
+        assert heard.deadline > 5.0
+        assert heard.took(end(last=True))
+        parts = [part async for parts in heard for part in parts]
+        assert [part.completion_tokens for part in parts if isinstance(part, Done)] == [1]
+
+    asyncio.run(whole())
+
+
+def test_a_late_reply_that_says_nothing_any_more_is_given_up() -> None:
+    async def whole() -> None:
+        heard = reply(n=1)
+        heard.cancel()
+        assert not heard.late()
+        assert heard.late()
+        with pytest.raises(Unheard):
+            await anext(heard)
+
+    asyncio.run(whole())

@@ -116,6 +116,13 @@ def test_a_job_that_deploys_needs_the_scope_to_deploy(acme: Deposit, digits: Dat
     assert acme.key("jobs:write", "deployments:write").post("/api/v1/jobs", document).status_code == 202
 
 
+def test_a_job_that_changes_production_needs_the_scope_to_do_so(acme: Deposit, digits: DatasetVersion) -> None:
+    document = training(register={"model": "net", "stage": "production"})
+    answer = acme.key("jobs:write").post("/api/v1/jobs", document)
+    assert (answer.status_code, answer.json()["errors"][0]["hint"]) == (403, "models:write")
+    assert acme.key("jobs:write", "models:write").post("/api/v1/jobs", document).status_code == 202
+
+
 def test_the_log_and_the_metrics_are_pages_oldest_first(acme: Deposit, digits: DatasetVersion) -> None:
     submitted(acme)
     job, _ = taken()

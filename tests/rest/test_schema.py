@@ -9,7 +9,9 @@ from django.core.management import call_command
 from django.test import override_settings
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from strongroom.datasets import services as datasets
 from strongroom.errors import TITLES
+from strongroom.registry import services as registry
 from strongroom.rest import schema
 from strongroom.rest.schema import EdgeRoute
 from strongroom.rest.views import ResourceView
@@ -133,3 +135,16 @@ def test_the_page_of_errors_styles_itself_under_the_policy(nobody: Api) -> None:
     nonce = re.search(r'<style nonce="([^"]+)">', answer.content.decode())
     assert nonce is not None
     assert f"'nonce-{nonce[1]}'" in answer["Content-Security-Policy"]
+
+
+def test_uploads_name_every_format_that_is_taken(drawn: dict) -> None:
+    for path, formats in (("models", registry.FORMATS), ("datasets", datasets.FORMATS)):
+        parameters = drawn["paths"][f"/api/v1/{path}/{{name}}/content"]["put"]["parameters"]
+        assert next(one["schema"]["enum"] for one in parameters if one["name"] == "format") == list(formats)
+
+
+def test_a_key_or_a_session_is_enough(drawn: dict) -> None:
+    """Two names in one mapping would ask for both."""
+    for path, operations in drawn["paths"].items():
+        for method, operation in operations.items():
+            assert operation["security"] in ([], [{"key": []}, {"session": []}]), (path, method)

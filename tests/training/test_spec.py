@@ -143,6 +143,7 @@ FAULTS: list[tuple[Json, str, str, str | None]] = [
     (document(dataset={"name": "digits@1"}), "/dataset/name", "string_pattern_mismatch", None),
     (document(dataset={"name": "digits", "version": 0}), "/dataset/version", "greater_than_equal", None),
     (document(split={"fractions": [0.5, 0.5]}), "/split/fractions", "too_short", None),
+    (document(split={"fractions": [10**310, 0.1, 0.1]}), "/split/fractions/0", "float_type", None),
     (document(split={"fractions": [0.9, 0.1, 0.0]}), "/split/fractions/2", "greater_than", None),
     (document(resources={"threads": 0}), "/resources/threads", "greater_than_equal", None),
     (document(model={"name": "lenet"}), "/model/kind", "missing", "one of catalogue, layers"),
@@ -206,6 +207,7 @@ SGD = {"name": "sgd"}
 RULES: list[tuple[Json, str, str]] = [
     (document(task="regression", model={"kind": "catalogue", "name": "mlp"}), "/train/loss/name", "loss_task"),
     (document(split={"fractions": [0.5, 0.5, 0.5]}), "/split/fractions", "split_sum"),
+    ({**IMPORT, "weights": "q4_0"}, "/weights", "weights_task"),
     (document(train={"optimizer": {"name": "adamw", "momentum": 0.9}}), "/train/optimizer/momentum", "optimizer_field"),
     (document(train={"optimizer": {**SGD, "nesterov": True}}), "/train/optimizer/nesterov", "optimizer_field"),
     (document(train={"optimizer": {**SGD, "betas": [0.8, 0.9]}}), "/train/optimizer/betas", "optimizer_field"),

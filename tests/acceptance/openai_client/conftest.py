@@ -26,10 +26,12 @@ def bring(house: Journey, name: str, format: str, content: bytes, **spec: Any) -
 
 
 @contextmanager
-def deployed(house: Journey, name: str, model: str = "smollm2", **limits: Any) -> Iterator[str]:
+def deployed(
+    house: Journey, name: str, model: str = "smollm2", policy: dict[str, Any] | None = None, **limits: Any
+) -> Iterator[str]:
     """A model with limits of its own, for a test: the other deployment's are heard of a while after a change."""
-    versions = [{"model": model, "version": 1}]
-    made = house.post("/api/v1/deployments", {"name": name, "versions": versions, "limits": limits})
+    document = {"name": name, "versions": [{"model": model, "version": 1}], "limits": limits}
+    made = house.post("/api/v1/deployments", document | ({"output_policy": policy} if policy else {}))
     assert made.status == 202, made.body
     house.ready("alpha", name)
     try:

@@ -179,3 +179,20 @@ def test_a_deadline_is_kept(house: Journey, client: OpenAI) -> None:
         with pytest.raises(openai.InternalServerError) as late:
             client.completions.create(model=name, prompt="a", max_tokens=500, extra_body={"ignore_eos": True})
     assert (late.value.status_code, late.value.code) == (503, "deadline_exceeded")
+
+
+def test_a_stream_that_is_late_is_never_told_as_finished(house: Journey, client: OpenAI) -> None:
+    asked: dict[str, Any] = {"stream": True, "extra_body": {"ignore_eos": True}}
+    with deployed(house, "hurried", deadline_ms=1000) as name:
+        until(lambda: outcome(partial(client.completions.create, model=name, prompt="a", max_tokens=1)) is Completion)
+        chunks: list[Any] = []
+        stream = client.chat.completions.create(model=name, messages=HELLO, max_tokens=4000, **asked)
+        with pytest.raises(openai.APIError, match="the deadline passed"):
+            chunks.extend(stream)
+        assert chunks
+        assert {choice.finish_reason for chunk in chunks for choice in chunk.choices} == {None}
+        said = client.responses.create(model=name, input="Hello", max_output_tokens=4000, **asked)
+        kinds = [event.type for event in said]
+    assert kinds[-1] == "response.failed"
+    ended = {"response.completed", "response.incomplete", "response.output_text.done", "response.output_item.done"}
+    assert not ended.intersection(kinds)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 from openai import NotFoundError, OpenAI
 
+from tests.acceptance.openai_client.conftest import deployed
 from tests.journeys import Journey
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -67,3 +70,14 @@ def test_the_models_are_those_that_take_words(client: OpenAI, house: Journey) ->
         client.models.retrieve("nothing")
     other = OpenAI(api_key=house.keys["beta"], base_url=f"{house.node.url}/v1", max_retries=0)
     assert other.models.list().data == []
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_the_deployments_policy_holds_for_vectors(house: Journey, client: OpenAI, form: Any) -> None:
+    """Fewer decimals tell less about the model, whichever face is asked."""
+    with deployed(house, "rounded", "minilm", policy={"decimals": 2}) as name:
+        raw = client.embeddings.with_raw_response.create(model=name, input="Hello", encoding_format=form)
+    vector = json.loads(raw.content)["data"][0]["embedding"]
+    values = np.array(vector, "f4") if form == "float" else np.frombuffer(base64.b64decode(vector), "<f4")
+    np.testing.assert_allclose(values * 100, np.round(values * 100), atol=1e-4)
+    assert values.any()
