@@ -101,13 +101,15 @@ class Connection(asyncio.Protocol):
                 self._cell.language_model(fields).generate(self, frame, fields, now)
             elif kind == EMBED:
                 deadline = now + frame.deadline_ms / 1000 if frame.deadline_ms else math.inf
-                self._cell.encoding(frame.fields()).put(self, number, bytes(frame.body), deadline)
+                fields = frame.fields()
+                self._cell.encoding(fields).put(self, number, bytes(frame.body), deadline, fields.get("principal"))
             elif kind == WINDOW:
                 self._widen(frame)
             elif kind == CANCEL:
                 self._cancel(number)
             elif kind == COUNT:
-                self._cell.language_model(frame.fields()).count(self, frame)
+                fields = frame.fields()
+                self._cell.language_model(fields).count(self, frame, fields)
             elif kind == DESCRIBE:
                 self._write(describe(self._cell.model(frame.fields()), number))
             else:

@@ -7,14 +7,11 @@ runs on the loop's.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from chat import TemplateRefused
 from inference.errors import LoadFailed
@@ -22,12 +19,10 @@ from inference.language.constraint import Grammars
 from inference.language.engine import Engine
 from inference.language.llama import Weights
 from inference.language.scheduler import Event
+from inference.language.texts import TextThread
 from inference.language.wording import Wording
 
 ATTACH_SECONDS: Final = 60.0
-TEXT_SECONDS: Final = 10.0
-LOOK_SECONDS: Final = 1.0
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +40,13 @@ class Base:
     def __init__(self, weights: Weights, room: Room, loop: Any, *, on_end: Callable[[], object]) -> None:
         self.weights, self.room, self.loop = weights, room, loop
         self.vocabulary = weights.vocabulary
-        self.text = ThreadPoolExecutor(1, "text")  # templates, tokens and grammars
-        wording = self.text.submit(Wording, weights.vocabulary, weights.metadata("tokenizer.chat_template"))
-        try:
+        with ThreadPoolExecutor(1, "wording") as beside:  # the engine's making takes longer
+            wording = beside.submit(Wording, weights.vocabulary, weights.metadata("tokenizer.chat_template"))
             self.engine = Engine(weights, loop, _deliver, slots=room.slots, cells=room.cells, threads=room.threads)
             self.wording = self._worded(wording)
-        except BaseException:
-            self.text.shutdown()  # it reads the vocabulary, which goes with the weights
-            raise
+        self.text = TextThread(loop)
         self.context_length = min(weights.context_length, self.engine.context.cells)
         self._grammars: Grammars | None = None
-        self._preparing, self._watched = 0, False
-        self._since: float | None = None  # the text thread has been at one request; its own
         self._users = 1
         self._lock = threading.Lock()  # guards _users
         self._on_end = on_end
@@ -64,7 +54,6 @@ class Base:
         self.engine.start()
 
     def _worded(self, wording: Future[Wording]) -> Wording:
-        """Read beside the engine's making, which takes longer."""
         try:
             return wording.result()
         except BaseException as failure:
@@ -90,7 +79,7 @@ class Base:
             self.loop.call_soon_threadsafe(freed)
             return
         self._on_end()
-        self.text.shutdown(wait=False)
+        self.text.end()
         self.engine.end(freed)
 
     def attach(self, name: str, descriptor: int) -> None:
@@ -119,36 +108,6 @@ class Base:
                 self.weights.free_adapter(self.engine.scheduler.detach(name))
 
         self.engine.order(detach)
-
-    def in_text(self, call: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        """The call in the text thread, one after the other; on the loop. Templates and grammars are bounded: where one
-        goes on all the same, this cell ends, and the next one begins without it."""
-        self._preparing += 1
-        if not self._watched:
-            self._watched = True
-            self.loop.call_later(LOOK_SECONDS, self._watch)
-        task: asyncio.Future[T] = self.loop.run_in_executor(self.text, self._timed, call, *arguments)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, _: object) -> None:
-        self._preparing -= 1
-
-    def _timed(self, call: Callable[..., T], *arguments: Any) -> T:
-        self._since = time.monotonic()
-        try:
-            return call(*arguments)
-        finally:
-            self._since = None
-
-    def _watch(self) -> None:
-        since = self._since
-        if since is not None and time.monotonic() - since > TEXT_SECONDS:
-            os.write(2, f"cell {os.getpid()}: a text took over {TEXT_SECONDS:g} s to prepare\n".encode())
-            os._exit(1)
-        self._watched = self._preparing > 0
-        if self._watched:
-            self.loop.call_later(LOOK_SECONDS, self._watch)
 
     def grammars(self) -> Grammars:
         """Made at the first use (a tenth of a second); in the text thread."""

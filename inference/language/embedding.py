@@ -25,7 +25,7 @@ Vectors = Array
 
 
 class TextEncoder:
-    """One loaded encoder. `embed` runs the engine: one thread at a time calls it; `count` may be called beside it."""
+    """One loaded encoder. `embed` runs the engine: one thread at a time calls it; the rest may be called beside it."""
 
     def __init__(self, engine: ArrayEngine, tokenizer: bytes, card: Mapping[str, Any]) -> None:
         self._engine = engine
@@ -42,6 +42,17 @@ class TextEncoder:
         """FP32 [texts, width] and the tokens of each text. InputRefused names a text that is too long, uncut."""
         rows = self._ids(texts)
         counts = [len(row) for row in rows]
+        self._check(counts)
+        vectors = np.empty((len(rows), self.width), dtype=np.float32)
+        for batch in batches(counts):
+            vectors[batch] = self._run([rows[index] for index in batch])
+        return vectors, counts
+
+    def check(self, texts: Sequence[str]) -> None:
+        """What `embed` would refuse, before any part of it is computed."""
+        self._check(self.count(texts))
+
+    def _check(self, counts: Sequence[int]) -> None:
         for index, count in enumerate(counts):
             if count > self.max_tokens:
                 raise InputRefused(
@@ -50,10 +61,6 @@ class TextEncoder:
                     f"text {index} has {count} tokens",
                     f"{self.max_tokens} are the most of one text",
                 )
-        vectors = np.empty((len(rows), self.width), dtype=np.float32)
-        for batch in batches(counts):
-            vectors[batch] = self._run([rows[index] for index in batch])
-        return vectors, counts
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         try:

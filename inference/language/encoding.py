@@ -1,23 +1,24 @@
-"""What waits for a text encoder: requests for embeddings; those that wait together are computed together, in a thread.
+"""What waits for a text encoder: requests for embeddings, computed together in a thread, principals in turns.
 
-    embed ─→ queue ─→ [ all that wait, at most MOST_TEXTS ] ─→ one embedded each
+    embed ─→ turns ─→ [ of those whose turn it is, at most MOST_TEXTS texts ] ─→ one embedded each
 
-Knows no HTTP; a request that fails by itself (a text too long) fails no other.
+Knows no HTTP; a request that fails by itself (a text too long) fails no other. One with many texts takes several turns.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+import numpy as np
 import orjson
 
 from inference.errors import DeadlineExceeded, InferenceError, InputRefused, QueueFull
 from inference.language.embedding import TextEncoder, Vectors
+from inference.language.turns import Turns
 from inference.protocol import EMBEDDED, Buffer, frame_parts, raw_bytes
 
 MOST_TEXTS: Final = 256  # computed together
@@ -37,12 +38,17 @@ class Link(Protocol):
 class Asked:
     link: Link
     number: int
+    lane: Hashable
     texts: list[str]
     size: int
     deadline: float  # of time.monotonic()
+    vectors: list[Vectors] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)  # of the texts that are done
+    failure: InferenceError | None = None
 
-
-Outcome = tuple[Vectors, list[int]] | InferenceError
+    @property
+    def left(self) -> list[str]:
+        return self.texts[len(self.tokens) :]
 
 
 class Encoding(threading.Thread):
@@ -51,75 +57,95 @@ class Encoding(threading.Thread):
     def __init__(self, encoder: TextEncoder, loop: Any) -> None:
         super().__init__(name="encoding", daemon=True)
         self._encoder, self._loop = encoder, loop
-        self._queue: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._turns: Turns[Asked] = Turns()
         self._count = self._bytes = 0
         self._freed: Callable[[], None] | None = None
         self.start()
 
-    def put(self, link: Link, number: int, body: bytes, deadline: float) -> None:
+    def put(self, link: Link, number: int, body: bytes, deadline: float, principal: Any = None) -> None:
         """Takes the request in; InputRefused, QueueFull."""
         if self._count >= MOST_WAITING or self._bytes + len(body) > MOST_WAITING_BYTES:
             raise QueueFull(f"{self._count} requests wait already")
         texts = _texts(body)
         self._count += 1
         self._bytes += len(body)
-        self._queue.put(Asked(link, number, texts, len(body), deadline))
+        lane = principal if type(principal) is int else 0
+        self._turns.enter(Asked(link, number, lane, texts, len(body), deadline))
 
     def retire(self, freed: Callable[[], None]) -> None:
         """Answers what waits, then ends and calls `freed` on the loop's thread."""
         self._freed = freed
-        self._queue.put(None)
+        self._turns.end()
 
     def run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            together, ended = self._those_waiting(first)
-            now = time.monotonic()
-            late = [asked for asked in together if asked.deadline < now]
-            timely = [asked for asked in together if asked.deadline >= now]
-            too_late: list[Outcome] = [DeadlineExceeded("the deadline passed while the request waited")] * len(late)
-            outcomes = self._embedded(timely) if timely else []
-            self._loop.call_soon_threadsafe(self._answer, late + timely, too_late + outcomes)
-            if ended:
-                break
+        while (first := self._turns.take()) is not None:
+            parts = self._parts(first)
+            self._compute(parts)
+            done: list[Asked] = []
+            for asked, texts in parts:
+                cost = sum(asked.tokens[-len(texts) :])
+                if asked.failure is None and asked.left:
+                    self._turns.back(asked, cost)
+                else:
+                    self._turns.leave(asked, cost)
+                    done.append(asked)
+            self._loop.call_soon_threadsafe(self._answer, done)
         self._loop.call_soon_threadsafe(self._freed)
 
-    def _those_waiting(self, first: Asked) -> tuple[list[Asked], bool]:
-        together, count = [first], len(first.texts)
-        while count < MOST_TEXTS:
-            try:
-                asked = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if asked is None:
-                return together, True
-            together.append(asked)
-            count += len(asked.texts)
-        return together, False
+    def _parts(self, first: Asked) -> list[tuple[Asked, list[str]]]:
+        """Who is computed together, and with which of their texts."""
+        parts, room = [], MOST_TEXTS
+        asked: Asked | None = first
+        while asked is not None:
+            texts = asked.left[:room]
+            parts.append((asked, texts))
+            room -= len(texts)
+            asked = self._turns.take(wait=False) if room else None
+        return parts
 
-    def _embedded(self, together: Sequence[Asked]) -> list[Outcome]:
+    def _compute(self, parts: Sequence[tuple[Asked, list[str]]]) -> None:
+        now, timely = time.monotonic(), []
+        for asked, texts in parts:
+            if asked.deadline < now:
+                asked.failure = DeadlineExceeded("the deadline passed while the request waited")
+            else:
+                timely.append((asked, texts))
+        if timely:
+            self._embed(timely)
+
+    def _embed(self, parts: Sequence[tuple[Asked, list[str]]]) -> None:
         try:
-            vectors, counts = self._encoder.embed([text for asked in together for text in asked.texts])
+            for asked, texts in parts:
+                if not asked.tokens and len(texts) < len(asked.texts):
+                    self._encoder.check(asked.texts)  # refused before its first part is computed
+            vectors, tokens = self._encoder.embed([text for _, texts in parts for text in texts])
         except InferenceError as error:
-            return [error] if len(together) == 1 else [self._embedded([asked])[0] for asked in together]
-        except Exception:  # a defect of ours must not leave anybody waiting
-            return [InferenceError("the cell failed on this request")] * len(together)
-        outcomes: list[Outcome] = []
+            if len(parts) == 1:
+                parts[0][0].failure = error
+            else:
+                for part in parts:
+                    self._embed([part])
+            return
+        except BaseException:  # a defect of ours, or a library's panic, must not leave anybody waiting
+            for asked, _ in parts:
+                asked.failure = InferenceError("the cell failed on this request")
+            return
         at = 0
-        for asked in together:
-            end = at + len(asked.texts)
-            outcomes.append((vectors[at:end], counts[at:end]))
+        for asked, texts in parts:
+            end = at + len(texts)
+            asked.vectors.append(vectors[at:end])
+            asked.tokens += tokens[at:end]
             at = end
-        return outcomes
 
-    def _answer(self, together: Sequence[Asked], outcomes: Sequence[Outcome]) -> None:
-        for asked, outcome in zip(together, outcomes, strict=True):
+    def _answer(self, done: Sequence[Asked]) -> None:
+        for asked in done:
             self._count -= 1
             self._bytes -= asked.size
-            if isinstance(outcome, InferenceError):
-                asked.link.refuse(asked.number, outcome)
+            if asked.failure is not None:
+                asked.link.refuse(asked.number, asked.failure)
             else:
-                vectors, counts = outcome
-                fields = {"tokens": counts, "width": vectors.shape[1]}
+                vectors = asked.vectors[0] if len(asked.vectors) == 1 else np.concatenate(asked.vectors)
+                fields = {"tokens": asked.tokens, "width": vectors.shape[1]}
                 asked.link.send(frame_parts(EMBEDDED, asked.number, fields, [raw_bytes(vectors, "FP32")]))
 
 

@@ -14,7 +14,7 @@ import hashlib
 import math
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -94,14 +94,15 @@ class LanguageModel:
         generation = Generation(link, frame.request, self, bool(fields.get("stream")), len(frame.body), flow)
         deadline = now + frame.deadline_ms / 1000 if frame.deadline_ms else math.inf
         link.generating[frame.request] = generation
-        task = self._base.in_text(self._prepared, generation, bytes(frame.body), fields, deadline)
+        body, lane = bytes(frame.body), lane_of(fields)
+        task = self._base.text.ask(lane, lambda: self._prepared(generation, body, fields, lane, deadline))
         task.add_done_callback(lambda done: self._begin(generation, done))
 
-    def count(self, link: Link, frame: Frame) -> None:
+    def count(self, link: Link, frame: Frame, fields: dict[str, Any]) -> None:
         """How many tokens the prompt has, so that a budget can be reserved before the work."""
         body = bytes(frame.body)
         self._enter(len(body))
-        task = self._base.in_text(lambda: len(self._base.wording.tokens(Generate.from_json(body))))
+        task = self._base.text.ask(lane_of(fields), lambda: len(self._base.wording.tokens(Generate.from_json(body))))
         task.add_done_callback(lambda done: self._counted(link, frame.request, len(body), done))
 
     def cancel(self, generation: Generation) -> None:
@@ -123,14 +124,16 @@ class LanguageModel:
 
     # --- preparing: in the text thread ---
 
-    def _prepared(self, generation: Generation, body: bytes, fields: dict[str, Any], deadline: float) -> list[Sequence]:
+    def _prepared(
+        self, generation: Generation, body: bytes, fields: dict[str, Any], lane: int, deadline: float
+    ) -> list[Sequence]:
         if generation.cancelled:
             return []
         if deadline < time.monotonic():
             raise DeadlineExceeded("the deadline passed before its turn came")
         generate = Generate.from_json(body)
         tokens = self._base.wording.tokens(generate)
-        sampling, principal = generate.sampling, fields.get("principal")
+        sampling = generate.sampling
         most = self._most(generate, len(tokens))
         if generate.echo:
             generation.echoes = dict.fromkeys(range(generate.n), self._echo(generate, tokens))
@@ -141,7 +144,7 @@ class LanguageModel:
             sequence = Sequence(
                 owner=generation,
                 index=index,
-                lane=principal if type(principal) is int else 0,
+                lane=lane,
                 tokens=tokens[:],
                 most=most,
                 sampler=Sampler(sampling, self._base.vocabulary.size, tokens, choice=index, mask=matcher),
@@ -290,6 +293,12 @@ class LanguageModel:
             if self._adapter:
                 self._base.detach(self._adapter)
             self._base.leave(freed)
+
+
+def lane_of(fields: Mapping[str, Any]) -> int:
+    """Of whom the request is, so that principals take turns."""
+    principal = fields.get("principal")
+    return principal if type(principal) is int else 0
 
 
 def told(failure: BaseException) -> InferenceError:

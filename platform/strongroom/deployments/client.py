@@ -95,16 +95,18 @@ class Engines:
         )
 
     async def embed(
-        self, tenant: str, deployment: str, version: str, texts: Sequence[str], *, deadline_ms: int
+        self, tenant: str, deployment: str, version: str, texts: Sequence[str], *, deadline_ms: int, principal: int = 0
     ) -> Embedded:
         """A vector for each text."""
         connection, left_ms = await self._at_hand(tenant, deployment, version, deadline_ms)
-        return await connection.embed(deployment, version, texts, deadline_ms=left_ms)
+        return await connection.embed(deployment, version, texts, deadline_ms=left_ms, principal=principal)
 
-    async def count(self, tenant: str, deployment: str, version: str, generate: Generate, *, deadline_ms: int) -> int:
+    async def count(
+        self, tenant: str, deployment: str, version: str, generate: Generate, *, deadline_ms: int, principal: int = 0
+    ) -> int:
         """How many tokens the prompt has."""
         connection, left_ms = await self._at_hand(tenant, deployment, version, deadline_ms)
-        return await connection.count(deployment, version, generate, deadline_ms=left_ms)
+        return await connection.count(deployment, version, generate, deadline_ms=left_ms, principal=principal)
 
     async def _at_hand(
         self, tenant: str, deployment: str, version: str, deadline_ms: int

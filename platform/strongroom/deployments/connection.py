@@ -110,17 +110,17 @@ class CellConnection(asyncio.Protocol):
         return reply
 
     def count(
-        self, deployment: str, version: str, generate: Generate, *, deadline_ms: int = 30_000
+        self, deployment: str, version: str, generate: Generate, *, deadline_ms: int = 30_000, principal: int = 0
     ) -> asyncio.Future[int]:
         """How many tokens the prompt has."""
-        header = pack_header({"model": deployment, "version": version})
+        header = pack_header({"model": deployment, "version": version, "principal": principal})
         return self._ask(COUNT, header, [generate.to_json()], deadline_ms)
 
     def embed(
-        self, deployment: str, version: str, texts: Sequence[str], *, deadline_ms: int = 30_000
+        self, deployment: str, version: str, texts: Sequence[str], *, deadline_ms: int = 30_000, principal: int = 0
     ) -> asyncio.Future[Embedded]:
         """A vector for each text."""
-        header = pack_header({"model": deployment, "version": version})
+        header = pack_header({"model": deployment, "version": version, "principal": principal})
         return self._ask(EMBED, header, [orjson.dumps(texts)], deadline_ms)
 
     def describe(self, deployment: str, version: str, *, deadline_ms: int = 5_000) -> asyncio.Future[Interface]:

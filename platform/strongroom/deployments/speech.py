@@ -281,7 +281,12 @@ class Speaker:
                 most = sum([len(text.encode()) + MARKS for text in texts])  # no token has less than a byte
                 reserved = await self.leases.reserve(limits, most, self.run)
             found = await self.engines.embed(
-                served.tenant, served.name, served.engine_version, texts, deadline_ms=call.left_ms
+                served.tenant,
+                served.name,
+                served.engine_version,
+                texts,
+                deadline_ms=call.left_ms,
+                principal=call.principal.lane,
             )
             used = sum(found.tokens)
         except StrongroomError as error:
@@ -312,7 +317,12 @@ class Speaker:
         served, tokens = call.served, 0
         for generate in asked:
             prompt = await self.engines.count(
-                served.tenant, served.name, served.engine_version, generate, deadline_ms=call.left_ms
+                served.tenant,
+                served.name,
+                served.engine_version,
+                generate,
+                deadline_ms=call.left_ms,
+                principal=call.principal.lane,
             )
             left, wanted = max(0, served.language.context_length - prompt), generate.sampling.max_tokens
             tokens += prompt + generate.n * (left if wanted is None else min(wanted, left))

@@ -80,7 +80,7 @@ class Talk:
         frame = Frame(kind, 0, number, deadline_ms, b"", memoryview(body))
         try:
             if kind == COUNT:
-                self.model.count(link, frame)
+                self.model.count(link, frame, fields)
             else:
                 self.model.generate(link, frame, {"stream": True} | fields, time.monotonic())
         except InferenceError as error:
