@@ -106,7 +106,7 @@ class Encoding(threading.Thread):
     def _compute(self, parts: Sequence[tuple[Asked, list[str]]]) -> None:
         now, timely = time.monotonic(), []
         for asked, texts in parts:
-            if asked.deadline < now:
+            if asked.deadline < now and not asked.tokens:  # what was begun is paid for, and answered
                 asked.failure = DeadlineExceeded("the deadline passed while the request waited")
             else:
                 timely.append((asked, texts))

@@ -33,6 +33,7 @@ from inference.protocol import COUNTED, DONE, HEAD, TOKENS, Buffer, Frame, frame
 MOST_REQUESTS: Final = 1024  # that wait or run
 MOST_WAITING_BYTES: Final = 64 << 20
 SHORT_CHARACTERS: Final = 4096
+MOST_TOLD: Final = 8192  # log-probabilities of a frame, of half a kilobyte each
 REASONS: Final = {"stop": "stop", "length": "length", "cancelled": "cancelled", "late": "deadline", "failed": "error"}
 
 
@@ -309,13 +310,17 @@ def told(failure: BaseException) -> InferenceError:
 
 
 def tokens_parts(number: int, index: int, text: str, logprobs: tuple[Logprob, ...]) -> list[Buffer]:
-    """A tokens frame: usually all in its header, packed directly; what is long or has log-probabilities in its body."""
+    """Tokens frames, usually one with all in its header, packed directly; else in bodies."""
     if not logprobs and len(text) < SHORT_CHARACTERS:
         header = msgpack.packb({"index": index, "text": text})
         return [HEAD.pack(HEAD.size + len(header), TOKENS, 0, len(header), number, 0), header]
-    packed = [[one.token, one.text, one.logprob, [list(other) for other in one.top]] for one in logprobs]
-    body = msgpack.packb({"text": text, "logprobs": packed})
-    return frame_parts(TOKENS, number, {"index": index}, [body])
+    parts: list[Buffer] = []
+    for start in range(0, max(1, len(logprobs)), MOST_TOLD):
+        told = logprobs[start : start + MOST_TOLD]
+        packed = [[one.token, one.text, one.logprob, [list(other) for other in one.top]] for one in told]
+        body = msgpack.packb({"text": "" if start else text, "logprobs": packed})
+        parts += frame_parts(TOKENS, number, {"index": index}, [body])
+    return parts
 
 
 def fingerprint(weights_sha256: str | None, threads: int) -> str:

@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from strongroom.operations.client import Client
-from tests.browser.conftest import Chromium, Tenant
+from tests.browser.conftest import Chromium, Tenant, submit_pressed_twice
 from tests.browser.test_language_chat import smollm2
 from tests.browser.test_submit_and_watch import Shots, mark, sign_in, state
 from tests.callers import until
@@ -72,8 +72,7 @@ def taught(running: Node) -> tuple[Lesson, Tenant]:
 
 
 def submit(page: Page) -> None:
-    page.get_by_role("button", name="Submit").click()
-    page.wait_for_url(re.compile(r"/admin/jobs/[0-9a-f-]{36}/$"))
+    submit_pressed_twice(page)
     mark(page)
 
 

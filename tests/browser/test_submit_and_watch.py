@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser import digits
-from tests.browser.conftest import DESKTOP, PHONE, Chromium, Tenant
+from tests.browser.conftest import DESKTOP, PHONE, Chromium, Tenant, submit_pressed_twice
 from tests.nodes import Node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -90,11 +90,7 @@ def test_from_a_file_to_a_prediction(running: Node, tenant: Tenant, chromium: Ch
     chromium.said = [line for line in chromium.said if "422" not in line]  # Chromium names each answer of 400 or more
     page.fill("[name=lr]", "0.001")
     page.fill("[name=epochs]", "12")
-    sent = []
-    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
-    page.get_by_role("button", name="Submit").dblclick()
-    page.wait_for_url(re.compile(r"/admin/jobs/[0-9a-f-]{36}/$"))
-    assert len(sent) == 1  # one job, however often the button is pressed
+    submit_pressed_twice(page)
     mark(page)
 
     # the job's page: state, bar, curves and log move by themselves and stop when it has ended

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from strongroom.deployments import services
 from strongroom.deployments.models import Deployment
+from strongroom.registry import services as registry
 from strongroom.tenants import scope
-from tests.callers import Deposit
+from tests.callers import SYSTEM, Deposit
 from tests.console.test_language_pages import language
 from tests.registry.test_models_api import registered
 
@@ -164,3 +166,17 @@ def test_a_deployment_whose_model_was_changed_says_so(acme: Deposit) -> None:
     assert (body["state"], sorted(body["error"])) == ("failed", ["code", "hint", "message"])
     assert body["error"]["code"] == "artefact_corrupt"
     assert "not what was sealed" in body["error"]["message"]
+
+
+def test_a_job_that_deploys_a_model_of_another_kind_leaves_nothing_of_the_one_before(acme: Deposit) -> None:
+    """Else every later change would be refused for what nobody sent."""
+    registered(acme)
+    deployed(acme, output_policy={"top_k": 3})
+    with scope.tenant(acme.id):
+        services.deploy_version(SYSTEM, "cats", language(acme, "smol"))
+    changed = acme.api.call("PATCH", "/api/v1/deployments/cats", {"limits": {"concurrency": 8}, "context_tokens": 4096})
+    assert changed.status_code == 200, changed.content
+    with scope.tenant(acme.id):
+        services.deploy_version(SYSTEM, "cats", registry.resolve("cats"))
+    again = acme.api.call("PATCH", "/api/v1/deployments/cats", {"output_policy": {"top_k": 2}})
+    assert (again.status_code, again.json()["context_tokens"]) == (200, None)

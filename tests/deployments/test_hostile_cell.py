@@ -14,7 +14,8 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 import pytest
 
-from inference.language.requests import Done
+from inference.language.requests import Done, Logprob, Tokens
+from inference.language.serving import tokens_parts
 from inference.protocol import (
     ANSWER,
     DONE,
@@ -37,6 +38,7 @@ from inference.protocol import (
 from strongroom.deployments.answers import Unheard
 from strongroom.deployments.cells import Cell, CellLost, LoadRefused
 from strongroom.deployments.replies import One, Reply
+from strongroom.deployments.speech import Speech, farewell
 from strongroom.errors import Invalid, Unavailable
 
 
@@ -220,5 +222,48 @@ def test_a_late_reply_that_says_nothing_any_more_is_given_up() -> None:
         assert heard.late()
         with pytest.raises(Unheard):
             await anext(heard)
+
+    asyncio.run(whole())
+
+
+def test_who_left_before_he_heard_that_it_is_late_hears_on_what_was_used() -> None:
+    async def whole() -> None:
+        heard = reply(n=1)
+        assert not heard.late()
+        heard.cancel()
+        assert heard.took(end(last=True))
+        assert [part.completion_tokens async for parts in heard for part in parts if isinstance(part, Done)] == [1]
+
+    asyncio.run(whole())
+
+
+def test_a_late_answer_is_a_failure_whatever_its_end_says() -> None:
+    counted: dict[str, Any] = {}
+
+    async def whole() -> None:
+        heard = reply(n=1)
+        call: Any = SimpleNamespace(leave=lambda: None, count=counted.update)
+        speech = Speech(call, [heard], 1)
+        heard.late()
+        with pytest.raises(Unheard):
+            await speech.whole()
+        speech.close()
+        heard.took(frame(DONE, {"index": 0, "fingerprint": "fp", "last": True, **ENDED, "reason": "cancelled"}))
+        await farewell()
+
+    asyncio.run(whole())
+    assert (counted["failed"], counted["tokens_out"]) == (True, 1)
+
+
+def test_an_answer_with_very_many_log_probabilities_is_taken() -> None:
+    one = Logprob(1, b"token", -0.5, ((1, b"token", -0.5),) * 20)
+
+    async def whole() -> None:
+        heard = reply(n=1)
+        for read in FrameReader().feed(b"".join(tokens_parts(1, 0, "text", (one,) * 40_000))):
+            heard.took(read)
+        parts = await anext(heard)
+        assert "".join([part.text for part in parts if isinstance(part, Tokens)]) == "text"
+        assert sum([len(part.logprobs) for part in parts if isinstance(part, Tokens)]) == 40_000
 
     asyncio.run(whole())

@@ -129,7 +129,8 @@ class Reply:
         self._open = set(range(n))  # choices that have not ended
         self._parts: list[Tokens | Done] = []
         self._bytes = 0  # of the frames that brought them
-        self._error: Exception | None = None
+        self._error: Exception | None = None  # its end
+        self._late: Exception | None = None  # told to its reader once, before all that comes yet
         self._ended = self._cancelled = self._overdue = False
         self._taken = 0
         self._waiting: asyncio.Future[None] | None = None
@@ -140,6 +141,7 @@ class Reply:
 
     def cancel(self) -> None:
         """Wants no more; what was made by then still comes, as the last part."""
+        self._late = None
         if not self._ended and not self._cancelled:
             self._cancelled = True
             self._send(CANCEL, self.number, {})
@@ -149,11 +151,12 @@ class Reply:
 
     async def __anext__(self) -> list[Tokens | Done]:
         """All that has come since, at least one part."""
-        while not self._parts:
-            if (error := self._error) is not None:
-                if not self._ended:
-                    self._error = None  # what it used is heard yet
-                raise error
+        while self._late is not None or not self._parts:
+            if self._late is not None:
+                late, self._late = self._late, None
+                raise late
+            if self._error is not None:
+                raise self._error
             if self._ended:
                 raise StopAsyncIteration
             waiting = self._waiting = asyncio.get_running_loop().create_future()
@@ -205,7 +208,7 @@ class Reply:
             self.fail(answers.late(answers.Unheard))
             return True
         if not self._cancelled:
-            self._error = answers.late(answers.Unheard)
+            self._late = answers.late(answers.Unheard)
             self._wake()
         self._overdue = self._cancelled = True
         self.deadline += LAST_WORDS_SECONDS

@@ -27,6 +27,7 @@ State = Deployment.State
 LIMITS: dict[str, Any] = {"requests_per_second": None, "concurrency": 64, "deadline_ms": 30_000}
 LANGUAGE_LIMITS = LIMITS | {"deadline_ms": 600_000}  # as long as OpenAI's SDK waits
 LANGUAGE_FORMATS = ("gguf", "lora")
+OF_A_KIND = frozenset({"versions", "output_policy", "context_tokens", "share"})
 POLICY: dict[str, Any] = {"top_k": None, "decimals": None, "scores": True}
 FAULTS = {
     "artefact_corrupt": (
@@ -74,7 +75,8 @@ def switch(actor: Actor, name: str, document: Mapping[str, Any]) -> Deployment:
     if "versions" in document:
         _point(row, _live_version(document["versions"] or []))
     _set(row, document)
-    if (traffic := row.traffic.select_related("version").first()) is not None:
+    traffic = row.traffic.select_related("version__model").first()
+    if traffic is not None and not OF_A_KIND.isdisjoint(document):
         _check(row, traffic.version)
     row.save()
     _announce(actor, "deployment.switch", row)
@@ -86,6 +88,10 @@ def deploy_version(actor: Actor, name: str, version: ModelVersion) -> Deployment
     if (row := live().filter(name=name).first()) is None:
         return deploy(actor, {"name": name, "versions": [_traffic_document(version)]})
     _point(row, version)
+    if version.format in LANGUAGE_FORMATS:  # what the other kind has goes with it
+        row.output_policy = {}
+    else:
+        row.context_tokens, row.share = None, False
     row.save()
     _announce(actor, "deployment.switch", row)
     return row

@@ -75,7 +75,7 @@ class Speech:
         self._call, self._replies, self._n, self._reserved = call, replies, n, reserved
         self._ends: list[Done] = []
         self._hearing: list[asyncio.Task[None]] = []
-        self._closed = False
+        self._closed = self._failed = False
 
     @property
     def call(self) -> Call:
@@ -88,13 +88,17 @@ class Speech:
 
     async def __aiter__(self) -> AsyncIterator[list[Part]]:
         """StrongroomError where the model fails or the deadline passes."""
-        if len(self._replies) == 1:
-            async for parts in self._replies[0]:
-                if told := self._taken(parts, 0):
-                    yield told
-        else:
-            async for parts in self._together():
-                yield parts
+        try:
+            if len(self._replies) == 1:
+                async for parts in self._replies[0]:
+                    if told := self._taken(parts, 0):
+                        yield told
+            else:
+                async for parts in self._together():
+                    yield parts
+        except StrongroomError:
+            self._failed = True  # whatever its end says that comes after
+            raise
         for end in self._ends:
             if end.reason == "deadline":
                 raise Unavailable("the deadline passed before the answer was whole", code="deadline_exceeded")
@@ -149,7 +153,7 @@ class Speech:
         ends = self._ends
         self._call.count(
             items=len(ends),
-            failed=not ends or any(end.reason in FAILURES for end in ends),
+            failed=self._failed or not ends or any(end.reason in FAILURES for end in ends),
             queue_us=int(1000 * max((end.queue_ms for end in ends), default=0)),
             compute_us=int(1000 * sum(end.prefill_ms + end.decode_ms for end in ends)),
             tokens_in=sum([end.prompt_tokens for end in ends]),

@@ -30,6 +30,7 @@ JSON = b"application/json"
 UNCACHED = (b"cache-control", b"no-store")  # every answer is one tenant's
 MAX_QUERY_FIELDS = 50
 SMALL_BYTES = 64 * 1024
+AGAIN_SECONDS = 1.0  # asyncio.wait_for loses a cancellation that comes with its result
 
 
 class Disconnected(Exception):
@@ -129,22 +130,25 @@ class Request:
 
     async def while_there(self, work: Awaitable[T]) -> T:
         """The work's result; Disconnected as soon as the caller goes away: then the work is cancelled, here."""
-        task, has_left = asyncio.current_task(), False
+        task, cancelled = asyncio.current_task(), 0
 
         async def watch() -> None:
-            nonlocal has_left
+            nonlocal cancelled
             await self.gone()
-            has_left = True
-            if task is not None:
-                task.cancel()
+            while task is not None:
+                cancelled += task.cancel()
+                await asyncio.sleep(AGAIN_SECONDS)
 
         watching = asyncio.create_task(watch(), name="the caller is there")
         try:
             return await work
         except asyncio.CancelledError:
-            if has_left and task is not None and not task.uncancel():
-                raise Disconnected from None
-            raise
+            left = 1
+            for _ in range(cancelled):
+                left = 0 if task is None else task.uncancel()
+            if left:  # somebody else cancelled, too
+                raise
+            raise Disconnected from None
         finally:
             watching.cancel()
 

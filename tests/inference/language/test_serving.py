@@ -140,9 +140,10 @@ class TestUsage:
     def test_a_prompt_that_was_never_computed_costs_nothing(self, talk: Talk) -> None:
         mates = [talk.ask(FOREVER) for _ in range(4)]  # all the slots
         talk.until(lambda: all(talk.said(number).pieces for number in mates))
-        waiting = talk.ask(FOREVER)
-        talk.until(lambda: talk.base.engine.scheduler.waiting == 1)
-        talk.link.generating[waiting].cancel()
+        with talk.held():
+            waiting = talk.ask(FOREVER)
+            talk.until(lambda: bool(talk.link.generating[waiting].sequences))
+            talk.link.generating[waiting].cancel()
         done = talk.hear(waiting)[0].done[0]
         assert (done["reason"], done["prompt_tokens"], done["completion_tokens"]) == ("cancelled", 0, 0)
         for number in mates:

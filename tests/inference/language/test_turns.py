@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import orjson
 import pytest
 
-from inference.errors import InferenceError, InputRefused
+from inference.errors import DeadlineExceeded, InferenceError, InputRefused
 from inference.language.encoding import MOST_TEXTS, Encoding
 from inference.language.requests import Generate
 from inference.protocol import COUNT, COUNTED, EMBEDDED, Array, Buffer, Frame, FrameReader
@@ -94,8 +95,10 @@ def embedded(ask: Callable[[Encoding, Link], int], encoder: Encoder) -> dict[int
     return asyncio.run(whole())
 
 
-def put(encoding: Encoding, link: Link, number: int, texts: Sequence[Any], principal: int) -> None:
-    encoding.put(link, number, orjson.dumps([str(text) for text in texts]), float("inf"), principal)
+def put(
+    encoding: Encoding, link: Link, number: int, texts: Sequence[Any], principal: int, deadline: float = float("inf")
+) -> None:
+    encoding.put(link, number, orjson.dumps([str(text) for text in texts]), deadline, principal)
 
 
 def vectors(answer: Frame | InferenceError) -> list[float]:
@@ -146,3 +149,18 @@ def test_a_panic_leaves_nobody_waiting_and_the_next_is_answered() -> None:
     answers = embedded(ask, Encoder())
     assert isinstance(answers[1], InferenceError)
     assert vectors(answers[2]) == [0, 1, 2]
+
+
+def test_what_was_begun_before_its_deadline_is_answered_whole() -> None:
+    """It is paid for; a part of it would be nobody's."""
+    many, encoder = range(MOST_TEXTS + 5), Encoder()
+
+    def ask(encoding: Encoding, link: Link) -> int:
+        put(encoding, link, 1, many, 1, time.monotonic() + 1)
+        put(encoding, link, 2, many, 2, time.monotonic() + 1)
+        time.sleep(1.2)
+        return 2
+
+    answers = embedded(ask, encoder)
+    assert vectors(answers[1]) == list(many)
+    assert isinstance(answers[2], DeadlineExceeded)

@@ -21,14 +21,17 @@ document.addEventListener("submit", event => {
   if (question && !confirm(question)) event.preventDefault();
 });
 
-// What changes something is sent once, however often the button is pressed before the next page is there.
+// What changes something is sent once, however fast the button is pressed. (A form's fields hide its own properties of
+// their names: `method`, `dataset`.)
+const AGAIN_MS = 5000;
+let sent = new WeakMap();
 document.addEventListener("submit", event => {
-  const form = event.target;
-  if (event.defaultPrevented || form.method !== "post") return;
-  if (form.dataset.sent) event.preventDefault();
-  form.dataset.sent = "yes";
+  const form = event.target, now = performance.now();
+  if (event.defaultPrevented || form.getAttribute("method") !== "post") return;
+  if (now - (sent.get(form) ?? -AGAIN_MS) < AGAIN_MS) event.preventDefault();
+  else sent.set(form, now);
 });
-addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach(form => delete form.dataset.sent));
+addEventListener("pageshow", () => { sent = new WeakMap(); });
 
 // Fields that belong to a choice: with another one they are neither shown nor sent. Of a choice that says of which kind
 // it is (a model version) the kind counts. "" is no choice at all.
