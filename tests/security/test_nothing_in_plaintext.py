@@ -159,7 +159,7 @@ def trained(story: Story) -> None:
     long = house.submit(training("marked", dataset="marked", epochs=5000, train=STILL))
     until(lambda: house.attempts(long) and house.attempts(long)[-1][2], 60)
     story.look()
-    done = house.succeeded(long)
+    done = house.succeeded(long, 240)
     version = house.get(f"/api/v1/models/marked/versions/{done['result']['version']}").json
     assert version["lineage"]["weights_sha256"] == sha256, "the weights moved: they were not what was looked for"
     assert version["signature"]["classes"] == sorted([CLASS, "other"])
