@@ -44,6 +44,11 @@ class Served:
         object.__setattr__(self, "engine_version", str(self.version_id))
 
     @property
+    def place(self) -> tuple[str, str, str]:
+        """By what the cells know it: the tenant, the deployment's name, the version."""
+        return self.tenant, self.name, self.engine_version
+
+    @property
     def signature(self) -> Signature:
         """Of a model of arrays; Invalid where it is a language model."""
         if isinstance(self.interface, Signature):

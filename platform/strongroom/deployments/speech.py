@@ -245,9 +245,7 @@ class Speaker:
             reserved = await self._reserved(call, asked)
             for generate in asked:
                 reply = await self.engines.generate(
-                    served.tenant,
-                    served.name,
-                    served.engine_version,
+                    *served.place,
                     generate,
                     stream=stream,
                     scope=f"{principal.text}/{scope}",
@@ -284,14 +282,8 @@ class Speaker:
             if limits := await self._limits(call.principal):
                 most = sum([len(text.encode()) + MARKS for text in texts])  # no token has less than a byte
                 reserved = await self.leases.reserve(limits, most, self.run)
-            found = await self.engines.embed(
-                served.tenant,
-                served.name,
-                served.engine_version,
-                texts,
-                deadline_ms=call.left_ms,
-                principal=call.principal.lane,
-            )
+            lane = call.principal.lane
+            found = await self.engines.embed(*served.place, texts, deadline_ms=call.left_ms, principal=lane)
             used = sum(found.tokens)
         except StrongroomError as error:
             if reserved is not None and is_untold(error):
@@ -318,16 +310,9 @@ class Speaker:
         """What the answers may cost at most, set aside in each budget that applies; None where none does."""
         if not (limits := await self._limits(call.principal)):
             return None
-        served, tokens = call.served, 0
+        served, lane, tokens = call.served, call.principal.lane, 0
         for generate in asked:
-            prompt = await self.engines.count(
-                served.tenant,
-                served.name,
-                served.engine_version,
-                generate,
-                deadline_ms=call.left_ms,
-                principal=call.principal.lane,
-            )
+            prompt = await self.engines.count(*served.place, generate, deadline_ms=call.left_ms, principal=lane)
             left, wanted = max(0, served.language.context_length - prompt), generate.sampling.max_tokens
             tokens += prompt + generate.n * (left if wanted is None else min(wanted, left))
         return await self.leases.reserve(limits, tokens, self.run)

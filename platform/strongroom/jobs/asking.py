@@ -125,7 +125,7 @@ class Asker:
 
     async def _once(self, body: dict[str, Any]) -> bytes:
         served = self.served
-        engines, name = self._cells.engines, (served.tenant, served.name, served.engine_version)
+        engines, name = self._cells.engines, served.place
         if engines.ready(*name) is None:  # in short looks, since it may be another version's turn meanwhile
             await engines.connection(*name, deadline_ms=READY_MS)
         use = Use(self.principal, served, monotonic() + served.deadline_ms / 1000, self._cells.meter)

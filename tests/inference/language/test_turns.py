@@ -156,9 +156,10 @@ def test_what_was_begun_before_its_deadline_is_answered_whole() -> None:
     many, encoder = range(MOST_TEXTS + 5), Encoder()
 
     def ask(encoding: Encoding, link: Link) -> int:
-        put(encoding, link, 1, many, 1, time.monotonic() + 1)
-        put(encoding, link, 2, many, 2, time.monotonic() + 1)
-        time.sleep(1.2)
+        deadline = time.monotonic() + 1
+        put(encoding, link, 1, many, 1, deadline)
+        put(encoding, link, 2, many, 2, deadline)
+        time.sleep(1.2)  # both deadlines pass while the first one's first part is computed
         return 2
 
     answers = embedded(ask, encoder)
